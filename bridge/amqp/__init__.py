@@ -1,0 +1,1 @@
+"""AMQP 0-9-1, and the only place that knows pika."""

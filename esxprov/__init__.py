@@ -1,0 +1,1 @@
+"""ESX provisioning for Apache VCL: handlers, placement, leases and the service around them."""

@@ -1,0 +1,235 @@
+"""The only place that imports PyMySQL: connections, transactions, and what is asked of VCL's own tables."""
+
+from __future__ import annotations
+
+import queue
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import pymysql
+from pymysql.constants import CLIENT
+from pymysql.cursors import DictCursor
+
+from esxprov.errors import DependencyUnavailable
+from esxprov.model import Profile
+
+T = TypeVar("T")
+Cursor = DictCursor
+Connection: TypeAlias = "pymysql.connections.Connection[DictCursor]"
+
+_LOST = {2002, 2003, 2006, 2013, 2055, 1927, 1053, 1152, 1158, 1159, 1160, 1161, 4031}
+"""Client and server errors that mean "no connection": refused, gone away, lost in mid-query, killed, shutting down."""
+
+_AGAIN = {1213, 1205, 1020}
+"""Deadlock (on Galera also a certification failure), lock wait timeout, changed since read: repeat the transaction."""
+
+_ATTEMPTS = 20
+
+_TRUSTED_IDLE_S = 5.0
+"""A connection used this recently is used again without asking the server whether it is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """Where VCL's database is. `unix_socket` wins over host and port; `ca_file` switches on verified TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 3306
+    unix_socket: str | None = None
+    user: str = "vcl"
+    password: str = field(default="", repr=False)
+    name: str = "vcl"
+    ca_file: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """For error messages."""
+        return f"{self.name} at {self.unix_socket or f'{self.host}:{self.port}'}"
+
+
+class Database:
+    """A small pool of connections; every unit of work is one READ COMMITTED transaction.
+
+    READ COMMITTED because decisions are made on what has been committed now, not on a snapshot from the first read
+    (and because MariaDB 11.6 refuses to update a row changed since a REPEATABLE READ snapshot).
+    """
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.config = config
+        self._idle: queue.SimpleQueue[tuple[Connection, float]] = queue.SimpleQueue()
+
+    def run(self, work: Callable[[Cursor], T]) -> T:
+        """The result of `work`, done in one transaction, repeated whole on a deadlock.
+
+        Raises DependencyUnavailable if the database does not answer or the connection is lost. Lost at the commit means
+        that the outcome is unknown: the caller looks before it does the work again.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._transaction() as cursor:
+                    return work(cursor)
+            except pymysql.err.Error as error:
+                code = error.args[0] if error.args else 0
+                if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
+                    raise self._unavailable(error) from error
+                if code not in _AGAIN or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(min(0.002 * 2**attempt, 0.2))
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Cursor]:
+        connection = self._take()
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+            connection.commit()
+        except BaseException:
+            # Closing rolls back on the server too, and unlike ROLLBACK it cannot fail on a broken connection.
+            connection.close()
+            raise
+        self._idle.put((connection, time.monotonic()))
+
+    def _take(self) -> Connection:
+        while True:
+            try:
+                connection, since = self._idle.get_nowait()
+            except queue.Empty:
+                return self._connect()
+            if time.monotonic() - since < _TRUSTED_IDLE_S:
+                return connection
+            try:
+                connection.ping(reconnect=False)
+            except pymysql.err.Error:
+                # The server closed it while it was idle (wait_timeout, restart): that says nothing about now.
+                connection.close()
+                continue
+            return connection
+
+    def _connect(self) -> Connection:
+        config = self.config
+        context = ssl.create_default_context(cafile=str(config.ca_file)) if config.ca_file else None
+        try:
+            connection: Connection = pymysql.connect(
+                host=config.host,
+                port=config.port,
+                unix_socket=config.unix_socket,
+                user=config.user,
+                password=config.password,
+                database=config.name,
+                charset="utf8mb4",
+                autocommit=False,
+                connect_timeout=10,
+                read_timeout=60,
+                write_timeout=60,
+                cursorclass=DictCursor,
+                # rowcount of an UPDATE = rows that matched, so that zero means "not mine", never "nothing to change"
+                client_flag=CLIENT.FOUND_ROWS,
+                init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                ssl=context,
+            )
+        except (pymysql.err.Error, OSError) as error:
+            raise self._unavailable(error) from error
+        return connection
+
+    def _unavailable(self, error: Exception) -> DependencyUnavailable:
+        text = error.args[1] if len(error.args) > 1 else str(error)
+        return DependencyUnavailable(
+            f"the database {self.config.address} does not answer user {self.config.user!r}: {text}; "
+            "check [database] in esxprov.conf and that MariaDB runs"
+        )
+
+    def close(self) -> None:
+        """Close the idle connections; those in use are closed by their users' ends."""
+        while True:
+            try:
+                self._idle.get_nowait()[0].close()
+            except queue.Empty:
+                return
+
+
+class VclInventory:
+    """What handlers read from VCL's own tables (ports.Inventory)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
+        """vmhost.id of the hypervisor with that host name (full or short), preferring its row with this profile."""
+        short = host_name.split(".", 1)[0]
+
+        def ask(cursor: Cursor) -> int | None:
+            cursor.execute(
+                "SELECT h.id FROM vmhost h JOIN computer c ON c.id = h.computerid "
+                "WHERE c.deleted = 0 AND (c.hostname = %s OR c.hostname = %s OR c.hostname LIKE %s) "
+                "ORDER BY c.hostname = %s DESC, h.vmprofileid = %s DESC, h.id LIMIT 1",
+                (host_name, short, _like_prefix(short + "."), host_name, profile_id),
+            )
+            row = cursor.fetchone()
+            return int(row["id"]) if row else None
+
+        return self._database.run(ask)
+
+    def computer_exists(self, computer_id: int, name: str) -> bool:
+        """Whether that id and short name belong to one undeleted computer row."""
+
+        def ask(cursor: Cursor) -> bool:
+            cursor.execute("SELECT hostname FROM computer WHERE id = %s AND deleted = 0", (computer_id,))
+            row = cursor.fetchone()
+            return row is not None and str(row["hostname"]).split(".", 1)[0] == name.split(".", 1)[0]
+
+        return self._database.run(ask)
+
+    def profile(self, name: str) -> Profile | None:
+        """VCL's VM host profile of that name."""
+
+        def ask(cursor: Cursor) -> Profile | None:
+            cursor.execute(
+                "SELECT id, profilename, datastorepath, vmpath, repositorypath, vmdisk, eth0generated, eth1generated, "
+                "virtualswitch0, virtualswitch1, virtualswitch2, virtualswitch3 FROM vmprofile WHERE profilename = %s",
+                (name,),
+            )
+            row = cursor.fetchone()
+            return _profile(row) if row else None
+
+        return self._database.run(ask)
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """(RAM in MB, vCPUs) of every image VCL could ask for: the catalogue that placement keeps room for."""
+
+        def ask(cursor: Cursor) -> list[tuple[int, int]]:
+            cursor.execute(
+                "SELECT GREATEST(i.minram, o.minram) AS ram_mb, i.minprocnumber AS cpus FROM image i "
+                "JOIN OS o ON o.id = i.OSid WHERE i.deleted = 0 AND i.name <> 'noimage'"
+            )
+            return [(int(row["ram_mb"]), max(1, int(row["cpus"]))) for row in cursor.fetchall()]
+
+        return self._database.run(ask)
+
+
+def _profile(row: dict[str, Any]) -> Profile:
+    switches = (row[f"virtualswitch{number}"] for number in range(4))
+    return Profile(
+        id=int(row["id"]),
+        name=row["profilename"],
+        datastore_path=row["datastorepath"],
+        vm_path=row["vmpath"] or "",
+        repository_path=row["repositorypath"] or "",
+        disk=row["vmdisk"],
+        networks=tuple(switch for switch in switches if switch),
+        generated_macs=(bool(row["eth0generated"]), bool(row["eth1generated"])),
+    )
+
+
+def _like_prefix(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+
+
+def rows(cursor: Cursor) -> list[dict[str, Any]]:
+    """All rows of the last query, as a list (PyMySQL answers an empty result with a tuple)."""
+    return list(cursor.fetchall())

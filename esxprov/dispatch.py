@@ -1,0 +1,482 @@
+"""Accept, run the handler, retry, deadline, cancel, reply: the only place with those rules.
+
+A delivery is never held while a VM is built. A command is accepted into the journal, acknowledged, and then worked on;
+a query is answered and then acknowledged. The outcome is stored first and published afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.contract import CALLS, PROGRESS_INTERVAL_S, Kind, Lane, Outcome
+from bridge.envelope import EnvelopeError, Event, decode, finished
+from bridge.message import BrokerUnavailable, Delivery
+from bridge.topology import may_reply_to
+from esxprov import request as requests
+from esxprov.errors import Cancelled, DependencyUnavailable, HandedOver, OwnershipLost, ProvisioningError
+from esxprov.handlers import Handler
+from esxprov.job import Job, Unrecorded, cancelled
+from esxprov.journal import MAX_TAKEOVERS, Acceptance, Journal, Record
+from esxprov.logs import about
+from esxprov.outbox import Lanes, Outbox
+from esxprov.ports import Clock, Tools
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 1.0
+RETRY_MOST_S = 30.0
+TURN_POLL_S = 1.0
+"""How often another service's unfinished event of the same computer is looked at; our own wake us at once."""
+
+
+class Refused(Exception):
+    """A message that is parked instead of obeyed; the text is the reason."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A command at work in this process."""
+
+    record: Record
+    job: Job
+    silent_since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much this service does at once, and whom it obeys."""
+
+    workers_slow: int
+    workers_fast: int
+    publishers: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Book:
+    """A job's book in the journal."""
+
+    journal: Journal
+    record: Record
+
+    def step(self, name: str, steps: dict[str, Any]) -> None:
+        self.journal.step(self.record, name, steps)
+
+    def decide(self, decision: dict[str, Any]) -> None:
+        self.journal.decide(self.record, decision)
+
+
+@dataclass(slots=True)
+class _Pools:
+    """The worker threads of both lanes. `intake` is one thread: accepting is short, and its order is the queue's."""
+
+    intake: ThreadPoolExecutor
+    slow: ThreadPoolExecutor
+    fast: ThreadPoolExecutor = field(repr=False)
+
+
+class Dispatcher:
+    """Deliveries in, replies out. `deliver_*` are called on the broker's I/O thread and only enqueue."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        handlers: Mapping[str, Handler],
+        tools: Tools,
+        outbox: Outbox,
+        lanes: Lanes,
+        clock: Clock,
+        limits: Limits,
+        about_us: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._journal = journal
+        self._handlers = handlers
+        self._tools = tools
+        self._outbox = outbox
+        self._lanes = lanes
+        self._clock = clock
+        self._limits = limits
+        self._about_us = about_us
+        self._pools = _Pools(
+            ThreadPoolExecutor(1, "intake"),
+            ThreadPoolExecutor(limits.workers_slow, "slow"),
+            ThreadPoolExecutor(limits.workers_fast, "fast"),
+        )
+        # Owned by the condition's lock: which commands run here, and whether we are ending.
+        self._changed = threading.Condition()
+        self._running: dict[int, _Running] = {}
+        self._slow_taken = 0
+        self._ending = False
+
+    # --- deliveries -------------------------------------------------------------------------------------------------
+
+    def deliver_slow(self, delivery: Delivery) -> None:
+        """A delivery of the slow lane: only ever commands."""
+        self._pools.intake.submit(self._guard, self._take_in, delivery)
+
+    def deliver_fast(self, delivery: Delivery) -> None:
+        """A delivery of the fast lane: a query, a power command or a control message."""
+        self._pools.fast.submit(self._guard, self._take_in, delivery)
+
+    def _guard(self, work: Callable[[Delivery], None], delivery: Delivery) -> None:
+        """Nothing a message does may end a worker thread; without the database nothing is accepted."""
+        try:
+            work(delivery)
+        except Refused as refusal:
+            log.warning("parking a message for %s: %s", delivery.routing_key, refusal)
+            self._park(delivery, str(refusal))
+        except DependencyUnavailable as error:
+            log.warning("accepting nothing: %s", error)
+            self._lanes.pause(Lane.SLOW, "database")
+            self._lanes.pause(Lane.FAST, "database")
+            self._lanes.requeue(delivery)
+        except Exception:
+            log.exception("a message for %s could not be handled", delivery.routing_key)
+            self._park(delivery, "internal error, see the service's log")
+
+    def _park(self, delivery: Delivery, reason: str) -> None:
+        try:
+            self._outbox.park(delivery, reason)
+        except BrokerUnavailable as error:
+            # Unacknowledged, so the broker delivers it again and it is parked then.
+            log.warning("not parked: %s", error)
+            self._lanes.requeue(delivery)
+            return
+        self._lanes.ack(delivery)
+
+    def _take_in(self, delivery: Delivery) -> None:
+        event = self._obeyable(delivery)
+        with about(event):
+            kind = CALLS[event.call].kind
+            if kind is Kind.COMMAND:
+                self._accept(event, delivery)
+            else:
+                self._answer(event, delivery.reply_to)
+                self._lanes.ack(delivery)
+
+    def _obeyable(self, delivery: Delivery) -> Event:
+        """The event in a delivery. Raises Refused for anything that is none, or is not for us to obey."""
+        try:
+            event = decode(delivery.body)
+        except EnvelopeError as error:
+            raise Refused(f"{error.code}: {error}") from error
+        if event.phase.value != "requested":
+            raise Refused(f"invalid_event: {event.type} is not a request")
+        if delivery.user_id not in self._limits.publishers:
+            raise Refused(f"invalid_event: broker user {delivery.user_id!r} may not give commands here")
+        if delivery.reply_to is not None and not may_reply_to(delivery.reply_to):
+            raise Refused(f"invalid_event: replies must not go to the queue {delivery.reply_to!r}")
+        return event
+
+    # --- queries and control ----------------------------------------------------------------------------------------
+
+    def _answer(self, event: Event, reply_to: str | None) -> None:
+        if event.remaining_s(self._clock.now()) <= 0:
+            log.info("%s is past its deadline, nobody waits for the answer", event.call)
+            return
+        started = self._clock.monotonic()
+        outcome, result, error = self._outcome(lambda: self._query(event))
+        reply = finished(
+            event,
+            now=self._clock.now(),
+            outcome=outcome,
+            result=result,
+            error=error,
+            seconds=self._clock.monotonic() - started,
+        )
+        self._outbox.answer(reply, reply_to)
+
+    def _query(self, event: Event) -> dict[str, Any]:
+        if event.call == "ping":
+            return {**self._about_us(), "slow_running": self._slow_taken, "slow_workers": self._limits.workers_slow}
+        if event.call == "cancel":
+            return self._cancel(event)
+        job = Job(event, requests.read(event), book=Unrecorded(), notify=_silent, clock=self._clock)
+        return self._handlers[event.call].run(job, self._tools)
+
+    def _cancel(self, event: Event) -> dict[str, Any]:
+        target, reason = event.data.get("event"), event.data.get("reason", "")
+        if not isinstance(target, str) or not isinstance(reason, str) or not 1 <= len(target) <= 64:
+            raise ProvisioningError("invalid_event", "cancel needs data.event, the id of the event to cancel")
+        accepted = self._journal.cancel(target, reason or "no reason given")
+        with self._changed:
+            for running in self._running.values():
+                if running.record.event.id == target:
+                    running.job.interrupt(cancelled(reason))
+        return {"cancelled": accepted}
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def _accept(self, event: Event, delivery: Delivery) -> None:
+        acceptance, record = self._journal.accept(event, delivery.reply_to)
+        if acceptance is Acceptance.OWNED:
+            if CALLS[event.call].replaces:
+                self._interrupt_superseded(record)
+            # The slot is taken before the acknowledgement, so that the broker sends nothing more than we have room for.
+            self._start(record)
+        elif acceptance is Acceptance.DONE:
+            log.info("%s is done already, sending its reply again", event.call)
+            self._outbox.send_stored(record)
+        else:
+            log.info("%s is under way already", event.call)
+        self._lanes.ack(delivery)
+
+    def _interrupt_superseded(self, newer: Record) -> None:
+        """Tell our own older jobs of this computer at once; those of another service learn it from the journal."""
+        computer = requests.computer_id(newer.event)
+        with self._changed:
+            for running in self._running.values():
+                record = running.record
+                if (
+                    computer is not None
+                    and requests.computer_id(record.event) == computer
+                    and record.seq < newer.seq
+                    and CALLS[record.event.call].replaceable
+                ):
+                    running.job.interrupt(cancelled(f"superseded by the newer {newer.event.call} {newer.event.id}"))
+
+    def _start(self, record: Record) -> None:
+        lane = CALLS[record.event.call].lane
+        if lane is Lane.SLOW:
+            with self._changed:
+                self._slow_taken += 1
+                if self._slow_taken >= self._limits.workers_slow:
+                    self._lanes.pause(Lane.SLOW, "full")
+        pool = self._pools.slow if lane is Lane.SLOW else self._pools.fast
+        pool.submit(self._work, record, lane)
+
+    def _work(self, record: Record, lane: Lane) -> None:
+        with about(record.event):
+            try:
+                self._run(record)
+            except OwnershipLost:
+                log.warning("%s was taken over by another service, stopping", record.event.call)
+            except HandedOver:
+                log.info("%s is left to the next service", record.event.call)
+                self._hand_over(record)
+            except DependencyUnavailable as error:
+                log.warning("%s stays in the journal for later: %s", record.event.call, error)
+            except Exception:
+                log.exception("%s stays in the journal for later", record.event.call)
+            finally:
+                self._leave(record, lane)
+
+    def _hand_over(self, record: Record) -> None:
+        try:
+            self._journal.release(record)
+        except (OwnershipLost, DependencyUnavailable) as error:
+            log.warning("could not be released, it is taken over when its ownership runs out: %r", error)
+
+    def _leave(self, record: Record, lane: Lane) -> None:
+        with self._changed:
+            self._running.pop(record.seq, None)
+            if lane is Lane.SLOW:
+                self._slow_taken -= 1
+                if not self._ending:
+                    self._lanes.resume(Lane.SLOW, "full")
+            self._changed.notify_all()
+
+    def _run(self, record: Record) -> None:
+        """Work on an owned command until it has an outcome, store that, and send the reply."""
+        event = record.event
+        sequence = _Sequence(record.epoch)
+        started = self._clock.monotonic()
+
+        def notify(step: str, message: str, loadstate: str | None, percent: int | None) -> None:
+            running = self._running.get(record.seq)
+            if running is not None:
+                running.silent_since = self._clock.monotonic()
+            self._outbox.progress(
+                event,
+                record.reply_to,
+                sequence.next(),
+                step=step,
+                message=message,
+                loadstate=loadstate,
+                percent=percent,
+            )
+
+        attempts = _Attempts(record.attempts)
+        outcome, result, error = self._outcome(lambda: self._handle(record, notify, attempts))
+        reply = finished(
+            event,
+            now=self._clock.now(),
+            outcome=outcome,
+            result=result,
+            error=error,
+            attempts=attempts.count,
+            seconds=self._clock.monotonic() - started,
+        )
+        body = self._journal.finish(record, outcome, reply)
+        log.info("%s %s in %.1f s%s", event.call, outcome.value, self._clock.monotonic() - started, _why(error))
+        self._outbox.send(record, reply, body)
+
+    def _handle(self, record: Record, notify: Any, attempts: _Attempts) -> dict[str, Any]:
+        event = record.event
+        handler = self._handlers[event.call]
+        job = Job(
+            event,
+            requests.read(event),
+            book=_Book(self._journal, record),
+            notify=notify,
+            clock=self._clock,
+            steps=record.steps,
+        )
+        with self._changed:
+            self._running[record.seq] = _Running(record, job, self._clock.monotonic())
+            if self._ending:
+                raise HandedOver
+        try:
+            if record.cancel_reason is not None:
+                raise cancelled(record.cancel_reason)
+            if record.takeovers > MAX_TAKEOVERS:
+                raise ProvisioningError("internal", f"given up after {record.takeovers} services died working on it")
+            self._wait_for_turn(record, job)
+            return self._attempt(record, job, handler, attempts)
+        except ProvisioningError:
+            self._undo(job, handler)
+            raise
+
+    def _attempt(self, record: Record, job: Job, handler: Handler, attempts: _Attempts) -> dict[str, Any]:
+        """Run the handler; after a passing failure wait and run it again, within the deadline."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                if attempts.count > record.attempts:
+                    self._journal.retried(record, attempts.count)
+                return handler.run(job, self._tools)
+            except (ProvisioningError, DependencyUnavailable) as error:
+                passing = isinstance(error, DependencyUnavailable) or error.retryable
+                if not passing or job.remaining_s() <= delay_s:
+                    raise
+                log.warning("trying again in %.0f s: %s", delay_s, error)
+                job.notify("retry", f"trying again in {delay_s:.0f} s: {error}", "info", None)
+                job.pause(delay_s)
+                attempts.count += 1
+                delay_s = min(2 * delay_s, RETRY_MOST_S)
+
+    def _undo(self, job: Job, handler: Handler) -> None:
+        """Take back what a failed or cancelled command left; what cannot be taken back now is recorded by the
+        handler.
+        """
+        if handler.undo is None:
+            return
+        try:
+            handler.undo(job, self._tools)
+        except (ProvisioningError, DependencyUnavailable) as error:
+            log.warning("cleaning up after %s: %s", job.event.call, error)
+
+    def _wait_for_turn(self, record: Record, job: Job) -> None:
+        """One command at a time works on a computer, over all services, in the order they were accepted."""
+        while (older := self._journal.older_running(record)) is not None:
+            try:
+                job.check()
+            except ProvisioningError as error:
+                if isinstance(error, Cancelled):
+                    raise
+                raise ProvisioningError(
+                    "conflict",
+                    f"{record.event.call} waited until its deadline for event {older}, which still works on this "
+                    "computer: see 'esxprov events show'",
+                ) from error
+            with self._changed:
+                self._changed.wait(TURN_POLL_S)
+
+    def _outcome(
+        self, work: Callable[[], dict[str, Any]]
+    ) -> tuple[Outcome, dict[str, Any] | None, dict[str, Any] | None]:
+        try:
+            return Outcome.OK, work(), None
+        except Cancelled as error:
+            return Outcome.CANCELLED, None, _error(error)
+        except ProvisioningError as error:
+            return Outcome.FAILED, None, _error(error)
+        except (OwnershipLost, HandedOver, DependencyUnavailable):
+            raise
+        except Exception as error:
+            log.exception("a handler failed in a way it should not")
+            return Outcome.FAILED, None, _error(ProvisioningError("internal", f"{type(error).__name__}: {error}"))
+
+    # --- chores, called by housekeeping -----------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Keep the ownership of all that runs here, and learn what shall stop."""
+        with self._changed:
+            held = list(self._running.values())
+        kept = self._journal.renew(running.record for running in held)
+        for running in held:
+            if running.record.seq not in kept:
+                running.job.interrupt(OwnershipLost())
+            elif (reason := kept[running.record.seq]) is not None:
+                running.job.interrupt(cancelled(reason))
+
+    def break_silence(self) -> None:
+        """Say what each long step is at, so that no caller takes us for dead."""
+        now = self._clock.monotonic()
+        with self._changed:
+            silent = [r for r in self._running.values() if now - r.silent_since >= PROGRESS_INTERVAL_S * 0.8]
+        for running in silent:
+            step, message = running.job.last_step
+            running.job.notify(step, message, None, None)
+
+    def recover(self) -> None:
+        """Take over events whose service is gone, as many as there is room for."""
+        with self._changed:
+            free = 0 if self._ending else self._limits.workers_slow - self._slow_taken
+        for record in self._journal.recover(free):
+            with about(record.event):
+                log.info("taking over %s at step %s", record.event.call, list(record.steps)[-1:] or "accept")
+            self._start(record)
+
+    def retry_database(self) -> None:
+        """Consume again after the database was away."""
+        if self._lanes.paused_for("database"):
+            self._journal.ping()
+            self._lanes.resume(Lane.SLOW, "database")
+            self._lanes.resume(Lane.FAST, "database")
+
+    def stop(self) -> None:
+        """Stop every job at its next border and wait for them; their events stay in the journal, released."""
+        with self._changed:
+            self._ending = True
+            for running in self._running.values():
+                running.job.interrupt(HandedOver())
+            self._changed.notify_all()
+        self._pools.intake.shutdown(wait=True, cancel_futures=True)
+        self._pools.slow.shutdown(wait=True, cancel_futures=False)
+        self._pools.fast.shutdown(wait=True, cancel_futures=False)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    count: int
+
+
+class _Sequence:
+    """Growing numbers for progress notes, also over a change of owner; gaps mean nothing."""
+
+    def __init__(self, epoch: int) -> None:
+        self._lock = threading.Lock()
+        self._next = epoch * 1_000_000
+
+    def next(self) -> int:
+        with self._lock:
+            self._next += 1
+            return self._next
+
+
+def _silent(step: str, message: str, loadstate: str | None, percent: int | None) -> None:
+    """A query has no progress."""
+
+
+def _error(error: ProvisioningError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "retryable": error.retryable, "detail": error.detail}
+
+
+def _why(error: dict[str, Any] | None) -> str:
+    return f": {error['code']}: {error['message']}" if error else ""

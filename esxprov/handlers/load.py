@@ -1,0 +1,232 @@
+"""load: a fresh VM for a computer, from placement to its private address.
+
+Reads like the runbook. Every step first looks whether it is already true, so that the handler may be run again by a
+service that took the event over, and ends with the same VM.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from esxprov import vmx
+from esxprov.annotation import Annotation
+from esxprov.errors import ProvisioningError
+from esxprov.handlers import vm
+from esxprov.handlers.address import wait_for_address
+from esxprov.handlers.image import missing
+from esxprov.handlers.place import Placed, place
+from esxprov.job import Job
+from esxprov.model import ClaimState, DiskInfo, DiskMode, Lease, Profile, Vm
+from esxprov.ports import Hypervisor, Mark, Tools
+
+log = logging.getLogger(__name__)
+
+MOST_HOSTS = 3
+"""After this many hosts refused a VM that should fit, trying more of them is no help."""
+
+_OF_ONE_HOST = ("place", "configure", "register", "arm", "power_on")
+"""The steps whose results are void when the VM goes to another host; the copied disk is on the shared datastore."""
+
+
+def load(job: Job, tools: Tools) -> dict[str, Any]:
+    """Returns vmhost_id, host, datastore, vm_uuid, mac, private_ip.
+
+    Raises `image_not_found`, `no_capacity`, `datastore_full`, `ip_not_seen`, `host_unavailable`, `vsphere_fault`.
+    """
+    site = vm.Site.of(job.request, tools)
+    golden = _golden(job, tools, site)
+    for attempt in range(1, MOST_HOSTS + 1):
+        placed = place(job, tools, site, golden.capacity_mb)
+        try:
+            return _Deployment(job, tools, site, golden, placed).run()
+        except ProvisioningError as error:
+            if error.host is None or attempt == MOST_HOSTS:
+                raise
+            _leave_host(job, tools, site, placed, error)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def undo(job: Job, tools: Tools) -> None:
+    """Leave nothing of a failed load: VM, directory, claim. An earlier VM that was not touched yet is left alone."""
+    computer = job.request.computer
+    if "clear" in job.steps:
+        vm.destroy(tools, vm.Site.of(job.request, tools), computer)
+        return
+    for claim in tools.claims.of_computer(computer.id):
+        if claim.event_id == job.event.id:
+            tools.claims.release(claim.id)
+
+
+def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
+    """The image's disk, checked before anything is changed."""
+    image = job.request.image.name
+    if len(job.request.profile.networks) == 0:
+        raise ProvisioningError(
+            "invalid_event",
+            f"VM profile {job.request.profile.name!r} names no network: set its virtual switches in VCL",
+        )
+    with job.step("find_image", f"looking for image {image}", "startload"):
+        path = site.layout.image_disk(image)
+        disk = vm.ask_any(tools, site, lambda hypervisor: hypervisor.disk(path))
+    if disk is None:
+        raise missing(site, image)
+    if disk.parent is not None:
+        raise ProvisioningError(
+            "image_not_found", f"image {image} is not a whole disk, it needs {disk.parent}: capture it again"
+        )
+    return disk
+
+
+def _leave_host(job: Job, tools: Tools, site: vm.Site, placed: Placed, error: ProvisioningError) -> None:
+    """The host refused what it had room for: remember that, take the VM back, and let placement choose another."""
+    log.warning("%s does not take %s: %s", placed.host_name, job.request.computer.name, error)
+    job.notify("place", f"{placed.host_name} refused the VM ({error}), trying another host", "info", None)
+    hypervisor = tools.hypervisors.endpoint(placed.host.endpoint)
+    try:
+        registered = hypervisor.find_vm(site.layout.vmx(job.request.computer.name))
+        if registered is not None:
+            hypervisor.power_off(registered)
+            hypervisor.unregister(registered)
+    except ProvisioningError as gone:
+        # Its VM may come back to life with the host, so the directory cannot be used for another one.
+        log.warning("%s does not answer any more: %s", placed.host_name, gone)
+        raise error from gone
+    tools.claims.release(placed.claim_id)
+    job.forget(*_OF_ONE_HOST)
+    job.steps.setdefault("excluded", {})[str(placed.host)] = error.message
+
+
+@dataclass(frozen=True, slots=True)
+class _Deployment:
+    """One attempt to bring the VM up on one host."""
+
+    job: Job
+    tools: Tools
+    site: vm.Site
+    golden: DiskInfo
+    placed: Placed
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        return self.tools.hypervisors.endpoint(self.placed.host.endpoint)
+
+    def run(self) -> dict[str, Any]:
+        self._clear()
+        self._provide_disk()
+        self._configure()
+        machine = self._register()
+        mark = self._power_on(machine)
+        lease = self._wait_for_address(machine, mark)
+        self.tools.claims.mark(self.placed.claim_id, ClaimState.RUNNING)
+        profile = self.job.request.profile
+        return {
+            "vmhost_id": self.tools.inventory.vmhost_id(self.placed.host_name, profile.id),
+            "host": self.placed.host_name,
+            "datastore": self.site.layout.vm_datastore,
+            "vm_uuid": machine.uuid,
+            "mac": lease.mac,
+            "private_ip": lease.ip,
+        }
+
+    def _clear(self) -> None:
+        """Whatever is left from this computer's earlier life would hold its name, its MAC and its directory."""
+        computer = self.job.request.computer
+        with self.job.step("clear", f"removing what is left of {computer.name}") as step:
+            if step.result != {"done": True}:
+                step.keep(done=False)
+                silent = vm.destroy(self.tools, self.site, computer, keep=self.placed.claim_id)
+                if silent:
+                    raise ProvisioningError(
+                        "host_unavailable",
+                        f"an earlier VM of {computer.name} may still run on {', '.join(silent)}, which is silent: "
+                        "bring that host back, or reserve another computer",
+                    )
+                step.keep(done=True)
+
+    def _provide_disk(self) -> None:
+        """A whole disk under its own name, or none: a copy under way has another name until it is complete."""
+        image, computer = self.job.request.image.name, self.job.request.computer.name
+        layout = self.site.layout
+        if self.site.pool.disk is DiskMode.LINKED:
+            return
+        target = layout.vm_disk(computer, image)
+        message = f"copying {image} for {computer} on {layout.vm_datastore}"
+        with self.job.step("copy_disk", message, "transfervm") as step:
+            if self.hypervisor.disk(target) is None:
+                unfinished = layout.unfinished_vm_disk(computer, image)
+                self.hypervisor.delete(unfinished)
+                self.hypervisor.make_directory(layout.vm_directory(computer))
+                self.hypervisor.copy_disk(
+                    self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
+                )
+                self.hypervisor.move_disk(unfinished, target)
+
+    def _configure(self) -> None:
+        request, layout = self.job.request, self.site.layout
+        linked = self.site.pool.disk is DiskMode.LINKED
+        owner = Annotation(
+            self.job.event.id,
+            self.placed.claim_id,
+            request.computer.id,
+            request.reservation.reservation_id,
+            request.image.name,
+        )
+        plan = vmx.VmPlan(
+            name=request.computer.name,
+            image=request.image,
+            disk=_volume_path(self.golden.path) if linked else f"{request.image.name}.vmdk",
+            adapter=self.golden.adapter,
+            nics=_nics(request.profile, (request.computer.private_mac, request.computer.public_mac)),
+            annotation=str(owner),
+        )
+        with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig"):
+            self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
+            self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
+
+    def _register(self) -> Vm:
+        computer = self.job.request.computer.name
+        path = self.site.layout.vmx(computer)
+        with self.job.step("register", f"registering {computer} on {self.placed.host_name}"):
+            machine = self.hypervisor.register(path, computer, self.placed.host.moid)
+            if self.site.pool.disk is DiskMode.LINKED and self.golden.path in self.hypervisor.disks(machine):
+                self.hypervisor.snapshot_before_first_power_on(machine)
+        return machine
+
+    def _power_on(self, machine: Vm) -> Mark:
+        """The mark is written down before the VM is switched on, so that a lease seen meanwhile still counts as
+        fresh.
+        """
+        with self.job.step("arm", "watching for the lease") as step:
+            if step.result is None:
+                mark = self.tools.leases.mark()
+                step.keep(at=mark.at)
+            else:
+                mark = self.tools.leases.mark_of(step.result["at"])
+        with self.job.step("power_on", f"switching {machine.name} on", "startvm"):
+            self.hypervisor.power_on(machine)
+        return mark
+
+    def _wait_for_address(self, machine: Vm, mark: Mark) -> Lease:
+        nics = self.hypervisor.nics(machine)
+        if not nics:
+            raise ProvisioningError("vsphere_fault", f"{machine.name} has no network card on {self.placed.host_name}")
+        with self.job.step("wait_for_address", f"waiting for a lease of {nics[0].mac}"):
+            return wait_for_address(self.job, self.tools, nics[0].mac, mark)
+
+
+def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, ...]:
+    """One card per network; the first two have the computer's MACs, unless the profile asks for generated ones."""
+    plans = []
+    for index, network in enumerate(profile.networks):
+        generated = profile.generated_macs[index] if index < len(profile.generated_macs) else False
+        mac = macs[index] if index < len(macs) and not generated else None
+        plans.append(vmx.NicPlan(network, mac))
+    return tuple(plans)
+
+
+def _volume_path(path: str) -> str:
+    """`/vmfs/volumes/nfs1/golden/x/x.vmdk` for `[nfs1] golden/x/x.vmdk`: how a VMX names a disk elsewhere."""
+    datastore, _, rest = path.removeprefix("[").partition("] ")
+    return f"/vmfs/volumes/{datastore}/{rest}"

@@ -1,0 +1,205 @@
+"""Asking the hypervisors what they can take, and claiming a place. Also the queries `place` and `capacity`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from esxprov import annotation, vmx
+from esxprov.errors import ProvisioningError
+from esxprov.handlers import vm
+from esxprov.job import Job
+from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
+from esxprov.placement.choose import Decision, Room, choose, record
+from esxprov.placement.filters import PlacementRequest, refusal
+from esxprov.placement.snapshot import Snapshot, build
+from esxprov.ports import Tools
+
+log = logging.getLogger(__name__)
+
+LINKED_DISK_SHARE = 4
+"""A redo disk is taken for a quarter of its image: what a guest writes in a session, on the safe side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A host chosen and its capacity claimed."""
+
+    claim_id: str
+    host: HostKey
+    host_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the endpoints of a pool said just now. `silent` maps those that did not answer to why."""
+
+    hosts: tuple[Host, ...]
+    vms: tuple[Vm, ...]
+    silent: Mapping[str, str]
+
+    def snapshot(self, pool: Pool, claims: Sequence[Claim], tools: Tools, excluded: Mapping[str, str]) -> Snapshot:
+        return build(pool, self.hosts, self.vms, claims, tools.inventory.image_sizes(), excluded)
+
+    def name(self, key: HostKey) -> str:
+        """The host's name, its key if it does not answer."""
+        return next((host.name for host in self.hosts if host.key == key), str(key))
+
+
+def survey(tools: Tools, pool: Pool) -> Survey:
+    """Ask every endpoint of a pool for its hosts and VMs. One that does not answer has no hosts to offer."""
+    hosts: list[Host] = []
+    vms: list[Vm] = []
+    silent: dict[str, str] = {}
+    for name in pool.endpoints:
+        hypervisor = tools.hypervisors.endpoint(name)
+        try:
+            found = hypervisor.hosts()
+            seen = hypervisor.vms()
+        except ProvisioningError as error:
+            log.warning("%s is left out: %s", name, error)
+            silent[name] = error.message
+            continue
+        hosts += [host for host in found if _in_pool(pool, host)]
+        vms += seen
+    return Survey(tuple(hosts), tuple(vms), silent)
+
+
+def _in_pool(pool: Pool, host: Host) -> bool:
+    return pool.datacenter in (None, host.datacenter) and pool.cluster in (None, host.cluster)
+
+
+def place(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> Placed:
+    """Choose a host and claim it, in one transaction. Raises `no_capacity` with every host's reason."""
+    request = job.request
+    wanted = _wanted(job.event.id, request.image, site, disk_mb, request.profile.networks)
+    with job.step("place", f"asking {len(site.pool.endpoints)} endpoint(s) for room") as step:
+        if step.result is not None:
+            key = HostKey(step.result["endpoint"], step.result["moid"])
+            return Placed(step.result["claim"], key, step.result["host"])
+        seen = survey(tools, site.pool)
+        sizes = tools.inventory.image_sizes()
+        excluded = job.steps.get("excluded", {})
+
+        def decide(claims: Sequence[Claim]) -> tuple[Decision, Room]:
+            # What this computer has already is given back before its new VM is switched on.
+            others = [claim for claim in claims if claim.computer_id != request.computer.id]
+            foreign = [one for one in seen.vms if not _is_of(one, request.computer.id)]
+            snapshot = build(site.pool, seen.hosts, foreign, others, sizes, excluded)
+            decision = choose(wanted, snapshot)
+            decided.append(record(wanted, snapshot, decision))
+            return decision, _room(wanted, snapshot, decision, claims)
+
+        decided: list[dict[str, Any]] = []
+        decision, claim = tools.claims.take(site.pool.name, job.event.id, request.computer.id, decide)
+        if decided:
+            job.decided(decided[-1])
+        if claim is None:
+            assert decision is not None, "no claim without a decision against it"
+            raise _no_capacity(decision, seen)
+        reason = decision.placement.reason if decision and decision.placement else "claimed before an interruption"
+        name = seen.name(claim.host)
+        step.keep(claim=claim.id, endpoint=claim.host.endpoint, moid=claim.host.moid, host=name, reason=reason)
+        job.notify("place", f"chose {name}: {reason}", "info", None)
+        return Placed(claim.id, claim.host, name)
+
+
+def _is_of(machine: Vm, computer_id: int) -> bool:
+    owner = annotation.read(machine.annotation)
+    return owner is not None and owner.computer_id == computer_id
+
+
+def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks: tuple[str, ...]) -> PlacementRequest:
+    linked = site.pool.disk is DiskMode.LINKED
+    return PlacementRequest(
+        id=request_id,
+        ram_mb=vmx.ram_mb(image),
+        cpus=image.min_cpus,
+        disk_mb=disk_mb // LINKED_DISK_SHARE if linked else disk_mb,
+        datastore=site.layout.vm_datastore,
+        networks=networks,
+    )
+
+
+def _room(wanted: PlacementRequest, snapshot: Snapshot, decision: Decision, claims: Sequence[Claim]) -> Room:
+    """The claim, and the most that the chosen host's claims may add up to: its capacity less what foreign VMs take."""
+    if decision.placement is None:
+        return Room(wanted.ram_needed_mb, wanted.cpus, 0, 0)
+    key = decision.placement.host
+    host = next(host for host in snapshot.hosts if host.key == key)
+    claimed = [claim for claim in claims if claim.host == key]
+    return Room(
+        ram_mb=wanted.ram_needed_mb,
+        cpus=wanted.cpus,
+        most_ram_mb=sum(claim.ram_mb for claim in claimed) + host.ram_free_mb,
+        most_cpus=sum(claim.cpus for claim in claimed) + host.cpus_free,
+    )
+
+
+def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
+    refused = {
+        **decision.refused,
+        **{name: f"the endpoint does not answer: {why}" for name, why in seen.silent.items()},
+    }
+    reasons = "; ".join(f"{host}: {reason}" for host, reason in refused.items()) or "the pool has no host"
+    return ProvisioningError(
+        "no_capacity",
+        f"no host takes the VM: {decision.nearest or reasons}",
+        detail={"refused": refused, "nearest": decision.nearest},
+    )
+
+
+def where(job: Job, tools: Tools) -> dict[str, Any]:
+    """The query `place`: where `count` such VMs would go now, all or nothing. Claims nothing."""
+    count = job.event.data.get("count", 1)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
+        raise ProvisioningError("invalid_event", f"count is {count!r}, expected a whole number from 1 to 1000")
+    site = vm.Site.of(job.request, tools)
+    image = job.request.image
+    seen = survey(tools, site.pool)
+    claims = tools.claims.of_pool(site.pool.name)
+    placements: list[dict[str, str]] = []
+    for number in range(count):
+        wanted = _wanted(f"{job.event.id}/{number}", image, site, image.size_mb, job.request.profile.networks)
+        decision = choose(wanted, seen.snapshot(site.pool, claims, tools, {}))
+        if decision.placement is None:
+            refused = {**decision.refused, **seen.silent}
+            return {"placements": [], "reason": decision.nearest or "no host takes it", "refused": refused}
+        chosen = decision.placement
+        placements.append({"host": chosen.host_name, "datastore": chosen.datastore, "reason": chosen.reason})
+        claims = [*claims, Claim(wanted.id, chosen.host, 0, wanted.ram_needed_mb, wanted.cpus, wanted.id)]
+    return {"placements": placements, "reason": placements[0]["reason"], "refused": {**decision.refused, **seen.silent}}
+
+
+def capacities(job: Job, tools: Tools) -> dict[str, Any]:
+    """The query `capacity`: one row per host of the profile's pool."""
+    return {"hosts": capacity(tools, tools.pools.of(job.request.profile))}
+
+
+def capacity(tools: Tools, pool: Pool) -> list[dict[str, Any]]:
+    """One row per host: what it has and can still take; `refused` says why it would not take the smallest VM."""
+    seen = survey(tools, pool)
+    snapshot = seen.snapshot(pool, tools.claims.of_pool(pool.name), tools, {})
+    rows: list[dict[str, Any]] = []
+    for host in snapshot.hosts:
+        stores = host.datastores
+        smallest = PlacementRequest("capacity", 4, 1, 0, stores[0].name if stores else "", ())
+        no = refusal(smallest, host)
+        rows.append(
+            {
+                "pool": pool.name,
+                "host": host.name,
+                "state": "maintenance" if host.maintenance else host.state,
+                "ram_mb": host.ram_mb,
+                "ram_free_mb": host.ram_free_mb,
+                "cpus_free": host.cpus_free,
+                "vms": sum(1 for one in seen.vms if HostKey(one.endpoint, one.host_moid) == host.key),
+                "datastores": ", ".join(f"{store.name} {store.free_mb // 1024} GB free" for store in stores),
+                "refused": no.reason if no else None,
+            }
+        )
+    for name, why in seen.silent.items():
+        rows.append({"pool": pool.name, "host": name, "state": "silent", "refused": why})
+    return rows

@@ -1,0 +1,137 @@
+"""Finding and removing the VM of a computer, wherever in the pool it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from esxprov import layout as layouts
+from esxprov.errors import ProvisioningError
+from esxprov.layout import Layout
+from esxprov.model import ClaimState, Computer, Pool, Vm
+from esxprov.ports import Hypervisor, Tools
+from esxprov.request import Request
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a request's VM and image live: the pool of its profile and the paths in it."""
+
+    pool: Pool
+    layout: Layout
+
+    @classmethod
+    def of(cls, request: Request, tools: Tools) -> Site:
+        """The site of a request's profile. Raises `invalid_event` for a profile without pool or datastore."""
+        pool = tools.pools.of(request.profile)
+        return cls(pool, layouts.of(pool, request.profile))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A VM and the endpoint that has it."""
+
+    hypervisor: Hypervisor
+    vm: Vm
+
+
+def find(tools: Tools, site: Site, computer: Computer) -> Found | None:
+    """The computer's VM, None if every endpoint says that it has none.
+
+    Raises `host_unavailable` if it was not found and an endpoint could not be asked: "no" and "cannot tell" are kept
+    apart.
+    """
+    silent: ProvisioningError | None = None
+    for hypervisor in _claimed_first(tools, site, computer):
+        try:
+            vm = hypervisor.find_vm(site.layout.vmx(computer.name))
+        except ProvisioningError as error:
+            silent = silent or error
+            continue
+        if vm is not None:
+            return Found(hypervisor, vm)
+    if silent is not None:
+        raise silent
+    return None
+
+
+def the_vm(tools: Tools, site: Site, computer: Computer) -> Found:
+    """As `find`, but a computer without a VM raises `vm_not_found`."""
+    found = find(tools, site, computer)
+    if found is None:
+        raise ProvisioningError(
+            "vm_not_found",
+            f"{computer.name} has no VM on {', '.join(site.pool.endpoints)}: reload the computer",
+        )
+    return found
+
+
+def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = None) -> list[str]:
+    """Remove the computer's VMs, its directory and its claims; returns the endpoints that could not be asked.
+
+    A claim on an endpoint that cannot be asked is kept and marked `to_be_destroyed`: the VM may still run there, so its
+    RAM is not free and its directory must stay. `keep` is the claim of a load that wants the directory empty, but not
+    its own capacity back.
+    """
+    silent: dict[str, ProvisioningError] = {}
+    for hypervisor in _claimed_first(tools, site, computer):
+        try:
+            vm = hypervisor.find_vm(site.layout.vmx(computer.name))
+            if vm is not None:
+                log.info("removing VM %s from %s", vm.name, hypervisor.name)
+                hypervisor.power_off(vm)
+                hypervisor.unregister(vm)
+        except ProvisioningError as error:
+            if error.code not in ("host_unavailable", "vsphere_auth"):
+                raise
+            silent[hypervisor.name] = error
+    stuck = [c for c in tools.claims.of_computer(computer.id) if c.id != keep and c.host.endpoint in silent]
+    for claim in stuck:
+        tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
+        log.warning("%s may still run on %s: it is to be destroyed when that answers again", computer.name, claim.host)
+    if stuck:
+        return sorted({claim.host.endpoint for claim in stuck})
+    _delete_directory(tools, site, computer, silent)
+    for claim in tools.claims.of_computer(computer.id):
+        if claim.id != keep:
+            tools.claims.release(claim.id)
+    return []
+
+
+def _delete_directory(tools: Tools, site: Site, computer: Computer, silent: dict[str, ProvisioningError]) -> None:
+    answering = [name for name in site.pool.endpoints if name not in silent]
+    if not answering:
+        raise next(iter(silent.values()))
+    tools.hypervisors.endpoint(answering[0]).delete(site.layout.vm_directory(computer.name))
+
+
+def ask_any(tools: Tools, site: Site, question: Callable[[Hypervisor], T | None]) -> T | None:
+    """The first answer that is not None; None if all endpoints of the pool answered None.
+
+    For what lies on the pool's datastore, which any host may know. Raises the first endpoint's error if nobody had an
+    answer and not everybody could be asked.
+    """
+    silent: ProvisioningError | None = None
+    for name in site.pool.endpoints:
+        try:
+            answer = question(tools.hypervisors.endpoint(name))
+        except ProvisioningError as error:
+            silent = silent or error
+            continue
+        if answer is not None:
+            return answer
+    if silent is not None:
+        raise silent
+    return None
+
+
+def _claimed_first(tools: Tools, site: Site, computer: Computer) -> list[Hypervisor]:
+    claimed = {claim.host.endpoint for claim in tools.claims.of_computer(computer.id)}
+    names = sorted(site.pool.endpoints, key=lambda name: name not in claimed)
+    return [tools.hypervisors.endpoint(name) for name in names]

@@ -1,0 +1,381 @@
+"""dhcpd.leases bytes -> lease records and host declarations. Pure, incremental, never raises.
+
+The file is a log: the last record of an address wins. Three things shape this parser (ISC dhcpd 4.4, server/db.c and
+common/parse.c, and what a real dhcpd did to its file):
+
+* A read may end anywhere, so what is not finished yet is carried to the next `feed`. Any split of the same bytes gives
+  the same records.
+* A full disk tears records for good and later ones are glued on (`  enlease 10.77.1.73 {`). A dhcpd string never
+  holds a raw newline, so `lease <ip> {` at the end of a line starts a record wherever it stands, and what was open is
+  dropped.
+* Guests choose host names and vendor classes, so strings hold braces, semicolons and whole fake records.
+
+Two readings of a record must agree: `_CANONICAL` takes what dhcpd's writer usually prints (fast), `_Scan` takes what
+its reader accepts: any order, spacing and case, comments, nested blocks, the formats of older daemons.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from dataclasses import dataclass, field
+
+from esxprov.model import Lease
+
+LONGEST_DECLARATION = 256 * 1024
+"""Bytes carried for an unfinished declaration. More is junk, of which only the last line may start a record."""
+
+_LEASE_OPENS = rb"lease[ \t]++(\d{1,3}(?:\.\d{1,3}){3})[ \t]*\{[ \t\r]*"
+_RECORD_START = re.compile(_LEASE_OPENS + rb"\n")
+_PERHAPS_START = re.compile(_LEASE_OPENS + rb"\Z")  # its newline, or something else, is still to come
+
+_TIME = rb"([^;\"{}#\n\0]*+);(?: #[^\n\0{]*+)?\n"  # "2 2026/11/24 15:31:07;" or "epoch 1795326089; # Sun Nov 22 ..."
+_REST = rb"[^;\"{}#\n\0]*+;\n"
+_QUOTED = rb"\"(?:[^\"\\\n\0]++|\\[^\n\0])*+\""
+_CANONICAL = re.compile(
+    rb"lease (\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}) \{\n"
+    rb"(?:  starts " + _TIME + rb")?+(?:  ends " + _TIME + rb")?+"
+    rb"(?:  tstp " + _REST + rb")?+((?:  (?:tsfp|atsfp) " + _REST + rb")*+)(?:  cltt " + _TIME + rb")?+"
+    rb"  binding state ([a-z]++);\n"
+    rb"(?:  (?:next|rewind) binding state [a-z]++;\n)*+"
+    rb"(?:  hardware ethernet ([0-9a-f]{2}(?::[0-9a-f]{2}){5});\n)?+"
+    rb"(?:  (?:uid|set [\w-]++ =|option [\w.-]++) (?:" + _QUOTED + rb"|[^;\"{}#\n\0]++);\n)*+"
+    rb"(?:  client-hostname (" + _QUOTED + rb");\n)?+"
+    rb"\}"
+)
+
+_TOKEN = re.compile(
+    rb"(?P<word>[^\s{};\"#\0]+|" + _QUOTED + rb")"
+    rb"|(?P<mark>[{};])"
+    rb"|(?P<comment>\#[^\n]*\n)"
+    rb"|(?P<torn>\"[^\n]*\n|\0+)"  # a string cut off by its line's end, or blocks a crash left unwritten
+    rb"|(?P<unfinished>[\"\#][^\n]*\Z)"
+)
+_MAC = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){5}\Z", re.IGNORECASE)
+_IP = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\Z")
+_DATE = re.compile(r"(?:\d+ )?(\d{4})/(\d{1,2})/(\d{1,2}) (\d{1,2}):(\d{1,2}):(\d{1,2})(?: ([+-]?\d{1,6}))?(?: UTC)?\Z")
+_EPOCH = re.compile(r"epoch (\d{1,15})\Z")
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|(.))", re.DOTALL)
+_EVENTS = frozenset((b"expiry", b"release", b"commit", b"transmission", b"or"))
+_NEVER = 1 << 62
+
+
+@dataclass(slots=True)
+class Record:
+    """One `lease` record, its times still as text: most records are superseded before anybody asks.
+
+    `mac` is None without an Ethernet address (an `abandoned` record has none). `sequence` grows in the order of
+    reading: one more than the number of bytes read before the record. `in_order` says that this order is the order of
+    writing; not so for a record found in a whole file (a rewrite sorts by pool and expiry) nor for one a failover peer
+    has a part in (each is written several times), whose own times have to do.
+    """
+
+    ip: str
+    mac: str | None
+    state: str
+    starts_text: bytes | None
+    ends_text: bytes | None
+    cltt_text: bytes | None
+    hostname_text: bytes | None
+    in_order: bool
+    sequence: int
+
+    @property
+    def starts(self) -> int | None:
+        return _known(_epoch_seconds(self.starts_text))
+
+    @property
+    def ends(self) -> int | None:
+        """Epoch seconds, None for never. A record without a readable end has ended: that is how dhcpd reads it."""
+        seconds = _epoch_seconds(self.ends_text)
+        return 0 if seconds is None else _known(seconds)
+
+    @property
+    def cltt(self) -> int | None:
+        return _known(_epoch_seconds(self.cltt_text))
+
+    @property
+    def last_seen(self) -> int:
+        """When the client was last heard; a failover peer's copy has no cltt, then the lease's start. 0 if neither."""
+        return self.cltt or self.starts or 0
+
+    def is_lease_at(self, now: float) -> bool:
+        """Whether the address is the client's at `now`. `active` alone proves nothing: dhcpd writes expiry lazily."""
+        return self.state == "active" and ((ends := self.ends) is None or ends > now)
+
+    def is_same_lease(self, other: Record) -> bool:
+        """Whether both tell of one grant. A rewrite dumps newer `starts` and `cltt` after a DISCOVER that nobody
+        acknowledged; only an acknowledgement moves the end.
+        """
+        if (self.mac, self.state) != (other.mac, other.state):
+            return False
+        return self.ends_text == other.ends_text or self.ends == other.ends
+
+    def lease(self) -> Lease:
+        """The record as the rest of the product knows it. Only for records with a MAC."""
+        assert self.mac is not None
+        hostname = _unquoted(self.hostname_text) if self.hostname_text else None
+        return Lease(self.ip, self.mac, self.state, self.starts, self.ends, self.cltt, hostname, sequence=self.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One `host` declaration. `ip` is the first address of its `fixed-address`, None if it has none or was deleted."""
+
+    name: str
+    mac: str | None
+    ip: str | None
+
+
+class Parser:
+    """Feed it the bytes of dhcpd.leases (or dhcpd.conf) in any pieces.
+
+    `position` is the number of bytes fed, counted from `first_position`; `torn` the number of torn records met;
+    `includes` the files named by `include` statements.
+    """
+
+    def __init__(self, first_position: int = 0) -> None:
+        self.position = first_position
+        self.torn = 0
+        self.includes: list[str] = []
+        self._carry = b""
+
+    def feed(self, data: bytes) -> list[Record | Host]:
+        """What these bytes complete, in file order; of several records of one address only the last."""
+        text = self._carry + data if self._carry else data
+        offset = self.position - len(self._carry)
+        self.position += len(data)
+        segments = [(0, b""), *((start.start(), start[1]) for start in _RECORD_START.finditer(text))]
+        newest_first: list[Record | Host] = []
+        seen: set[bytes] = set()
+        perhaps = _PERHAPS_START.search(text, text.rfind(b"\n") + 1)
+        end = perhaps.start() if perhaps else len(text)
+        resume = None
+        # From the end, because a superseded record need not even be decoded: most of an hour's file.
+        for begin, ip in reversed(segments):
+            if ip not in seen or text.count(b"{", begin, end) > 1:
+                found, done = self._read(text, begin, end, offset, closed=resume is not None)
+                resume = done if resume is None else resume
+                for item in reversed(found):
+                    if isinstance(item, Host):
+                        newest_first.append(item)
+                    elif (key := item.ip.encode()) not in seen:
+                        seen.add(key)
+                        newest_first.append(item)
+            end = begin
+        self._carry = text[resume:]
+        if len(self._carry) > LONGEST_DECLARATION:
+            self._carry = self._carry[max(self._carry.rfind(b"\n") + 1, len(self._carry) - LONGEST_DECLARATION) :]
+        return newest_first[::-1]
+
+    def _read(
+        self, text: bytes, begin: int, end: int, offset: int, *, closed: bool = False
+    ) -> tuple[list[Record | Host], int]:
+        """The declarations of text[begin:end], in which at most the first byte starts a record, and where to go on.
+
+        `closed`: another record starts at `end`, so whatever is open there is torn.
+        """
+        found: list[Record | Host] = []
+        canonical = _CANONICAL.match(text, begin, end)
+        if canonical is not None:
+            record = _canonical_record(canonical, offset + begin + 1)
+            if record is not None:
+                found.append(record)
+            begin = canonical.end()
+        if not text[begin:end].strip():
+            return found, end
+        scan = _Scan(text, begin, end)
+        for declaration in scan.complete:
+            item = declaration.host() if declaration.is_host else declaration.record(offset + declaration.begin + 1)
+            if item is not None:
+                found.append(item)
+        self.torn += scan.torn + (closed and scan.open is not None)
+        self.includes += scan.includes
+        return found, scan.resume
+
+
+@dataclass(slots=True)
+class _Declaration:
+    """A `lease` or `host` block with its plain statements; what nested blocks hold is left out."""
+
+    is_host: bool
+    name: bytes
+    begin: int
+    depth: int = 1
+    statements: list[list[bytes]] = field(default_factory=list)
+
+    def record(self, sequence: int) -> Record | None:
+        """The lease record, None if its address is none."""
+        ip = self.name.decode("ascii", "replace")
+        if not _IP.match(ip):
+            return None
+        record = Record(ip, None, "", None, None, None, None, in_order=True, sequence=sequence)
+        for keyword, *words in self.statements:
+            match keyword.lower():
+                case b"starts":
+                    record.starts_text = b" ".join(words)
+                case b"ends":
+                    record.ends_text = b" ".join(words)
+                case b"cltt":
+                    record.cltt_text = b" ".join(words)
+                case b"tsfp" | b"atsfp":
+                    record.in_order = False
+                case b"binding" if len(words) == 2:
+                    record.state = words[1].decode("ascii", "replace").lower()
+                case b"abandoned":
+                    record.state = "abandoned"
+                case b"hardware":
+                    record.mac = _ethernet(words)
+                case b"client-hostname" if words:
+                    record.hostname_text = words[0]
+        # Daemons before dhcpd 3 (OpenBSD's, VMware's) write no state: theirs is a lease until its end. `reserved` and
+        # `bootp` are what dhcpd's reader takes for active.
+        if record.state in ("", "reserved", "bootp"):
+            record.state = "active"
+        return record
+
+    def host(self) -> Host:
+        """The host declaration."""
+        mac = ip = None
+        deleted = False
+        for keyword, *words in self.statements:
+            match keyword.lower():
+                case b"hardware":
+                    mac = _ethernet(words)
+                case b"fixed-address":
+                    first = b" ".join(words).split(b",")[0].strip().decode("ascii", "replace")
+                    ip = first if _IP.match(first) else None
+                case b"deleted":
+                    deleted = True
+        return Host(self.name.decode("utf-8", "replace").strip('"'), mac, None if deleted else ip)
+
+
+class _Scan:
+    """Reader's grammar: the declarations in text[begin:end], found by tokens.
+
+    Outside of `lease` and `host` blocks braces mean nothing, so groups, subnets, failover states and DHCPv6's `ia-na`
+    are walked through. `resume` is where to go on once more text is there; `open` the block that has no end yet.
+    """
+
+    def __init__(self, text: bytes, begin: int, end: int) -> None:
+        self.complete: list[_Declaration] = []
+        self.includes: list[str] = []
+        self.open: _Declaration | None = None
+        self.torn = 0
+        self.resume = begin
+        words: list[bytes] = []
+        statement = begin
+        for token in _TOKEN.finditer(text, begin, end):
+            kind = token.lastgroup
+            if kind == "word":
+                if not words:
+                    statement = token.start()
+                words.append(token[0])
+                continue
+            if kind == "unfinished":
+                self.resume = token.start()
+                break
+            if kind == "mark":
+                self._mark(token[0], words, statement)
+                words = []
+            elif kind == "torn":
+                self._tear()
+                words = []
+            self.resume = token.end()
+        else:
+            self.resume = end
+        if words:
+            self.resume = statement
+        if self.open is not None:
+            self.resume = self.open.begin
+
+    def _mark(self, mark: bytes, words: list[bytes], statement: int) -> None:
+        if mark == b"{":
+            self._enter(words, statement)
+        elif self.open is None:
+            if mark == b";" and len(words) == 2 and words[0].lower() == b"include":
+                self.includes.append(_unquoted(words[1]))
+        elif mark == b";":
+            if words and self.open.depth == 1:
+                self.open.statements.append(words)
+        else:
+            self.open.depth -= 1
+            if self.open.depth == 0:
+                self.complete.append(self.open)
+                self.open = None
+
+    def _enter(self, words: list[bytes], statement: int) -> None:
+        keyword, name = (words[-2].lower(), words[-1]) if len(words) > 1 else (b"", b"")
+        # A host block never stands within another one, so what was open is torn; its last word may be glued on.
+        is_host = keyword.endswith(b"host")
+        if is_host or (keyword == b"lease" and len(words) == 2):
+            self._tear()
+            self.open = _Declaration(is_host, name, statement)
+        elif self.open is not None:
+            # A lease has no blocks but `on expiry or release {`: another one means that the lease was torn before it.
+            if self.open.is_host or self.open.depth > 1 or (words[:1] == [b"on"] and _EVENTS.issuperset(words[1:])):
+                self.open.depth += 1
+            else:
+                self._tear()
+
+    def _tear(self) -> None:
+        self.torn += self.open is not None
+        self.open = None
+
+
+def normal_mac(text: str) -> str | None:
+    """A MAC as the index keys it (lower case, two digits, colons), None if it is none. `0:50:56:0:0:AA` is one."""
+    if not _MAC.match(text):
+        return None
+    return ":".join(f"{int(part, 16):02x}" for part in text.split(":"))
+
+
+def _ethernet(words: list[bytes]) -> str | None:
+    """The MAC of a `hardware` statement; other media (token-ring, infiniband) have none that a VM could have."""
+    if words[:1] and words[0].lower() == b"ethernet":
+        return normal_mac(b"".join(words[1:]).decode("ascii", "replace"))
+    return None
+
+
+def _canonical_record(found: re.Match[bytes], sequence: int) -> Record | None:
+    ip, starts, ends, failover, cltt, state, mac, hostname = found.groups()
+    address, word = ip.decode(), state.decode()
+    if not _IP.match(address):
+        return None
+    if word in ("reserved", "bootp"):
+        word = "active"
+    return Record(address, mac.decode() if mac else None, word, starts, ends, cltt, hostname, not failover, sequence)
+
+
+def _epoch_seconds(text: bytes | None) -> int | None:
+    """A dhcpd time as epoch seconds, `_NEVER`, or None if it is no time. The weekday says nothing and is not read."""
+    words = " ".join(text.decode("ascii", "replace").split()) if text else ""
+    if words == "never":
+        return _NEVER
+    if epoch := _EPOCH.match(words):
+        return int(epoch[1])
+    date = _DATE.match(words)
+    if date is None:
+        return None
+    year, month, day, hour, minute, second, offset = (int(part or 0) for part in date.groups())
+    if year >= 2038:  # dhcpd's reader: beyond its clock
+        return _NEVER
+    try:
+        return calendar.timegm((year, month, day, hour, minute, second)) + offset
+    except ValueError:
+        return None
+
+
+def _known(seconds: int | None) -> int | None:
+    return None if seconds == _NEVER else seconds
+
+
+def _unquoted(word: bytes) -> str:
+    """The text of a dhcpd string: octal escapes are bytes, any other escaped character is itself."""
+
+    def plain(escape: re.Match[bytes]) -> bytes:
+        octal, character = escape.groups()
+        return bytes([int(octal, 8) & 0xFF]) if octal else character
+
+    text = word[1:-1] if word.startswith(b'"') else word
+    return _ESCAPE.sub(plain, text).decode("utf-8", "replace")

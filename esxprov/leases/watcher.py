@@ -1,0 +1,322 @@
+"""Watch dhcpd's lease file for thousands of waiters: one thread reads, each waiter is woken for its own MAC only."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+
+from inotify_simple import INotify, flags
+
+from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.parser import Record, normal_mac
+from esxprov.model import Lease
+from esxprov.ports import Mark
+
+logger = logging.getLogger(__name__)
+
+SAFETY_TICK_S = 10.0
+"""How often the files are looked at without an event: network file systems and overlays give none."""
+
+CANCEL_CHECK_S = 1.0
+"""How often a waiter asks whether it is still wanted."""
+
+CLOCK_SLACK_S = 2
+"""dhcpd's times are whole seconds, and it may run on a neighbour with its own clock."""
+
+_SELF = flags.DELETE_SELF | flags.MOVE_SELF
+_WATCHED = flags.MODIFY | flags.CREATE | flags.MOVED_TO | _SELF | flags.ONLYDIR
+_WATCH_LOST = _SELF | flags.IGNORED | flags.UNMOUNT | flags.Q_OVERFLOW
+
+
+class LeaseWatcher:
+    """The leases in `path` as they are written, and the `host` declarations in `conf`.
+
+    The directories are watched, not the files: dhcpd replaces its file every hour. Events only say when to look; what
+    happened is read from the files, so a lost event costs a delay and no lease. A missing file or directory is waited
+    for. `on_change` is called with each lease that is newly active, one at a time and never for those found by `start`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        conf: Path | None = None,
+        on_change: Callable[[Lease], None] | None = None,
+        *,
+        tick_s: float = SAFETY_TICK_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lock = threading.RLock()  # owns the files, their indexes and the table of waiters
+        self._file = LeaseFile(path)
+        self._hosts = StaticHosts(conf)
+        self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
+        self._on_change = on_change
+        self._tick_s = tick_s
+        self._clock = clock
+        self._names = {file.name for file in (path, conf) if file is not None}
+        self._directories = {file.parent for file in (path, conf) if file is not None}
+        self._watched: dict[Path, int] = {}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._inotify: INotify | None = None
+        self._wake = -1
+        self._reported: tuple[str, ...] = ()
+        self._torn = 0
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Read what is there and follow it from now on. OSError if the kernel grants no inotify instance."""
+        self._stopping.clear()
+        self._inotify = INotify()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._watch_directories()  # before the first look, or what is written between the two would be missed
+        with self._lock:
+            self._look(announce=False)
+        self._thread = threading.Thread(target=self._run, name="lease-watcher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; waiters return without a lease."""
+        self._stopping.set()
+        if self._thread is not None:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            os.close(self._wake)
+            self._thread = None
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+        with self._lock:
+            self._watched = {}
+            self._file.close()
+            for waiters in self._waiters.values():
+                for waiter in waiters:
+                    waiter.set()
+
+    def __enter__(self) -> LeaseWatcher:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def problem(self) -> OSError | None:
+        """Why the lease file cannot be read at the moment."""
+        return self._file.problem
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    def mark(self) -> Mark:
+        """The position now, after everything dhcpd has written: take it before power-on."""
+        with self._lock:
+            self._look()
+            return Mark(self._file.index.position, self._clock())
+
+    def mark_of(self, at: float) -> Mark:
+        """A mark taken at that time (epoch seconds) by an earlier process; the records' own times decide."""
+        return Mark(-1, at)
+
+    def wait(
+        self, mac: str, mark: Mark, timeout_s: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> Lease | None:
+        """The active, unexpired lease of a MAC that was recorded after the mark; the newest if there are several.
+
+        A fixed address is answered at once. None at the timeout, when `cancelled()` turns true, or at `stop`. What was
+        declined before the answer is not answered.
+        """
+        mac = normal_mac(mac) or mac
+        deadline = time.monotonic() + timeout_s
+        with self._waiting_for(mac) as woken:
+            while True:
+                woken.clear()
+                lease = self._fresh(mac, mark)
+                left_s = deadline - time.monotonic()
+                if lease is not None or left_s <= 0 or self._stopping.is_set() or cancelled():
+                    return lease
+                woken.wait(min(left_s, CANCEL_CHECK_S))
+
+    def active(self) -> list[Lease]:
+        """All leases that are one now, fixed addresses included."""
+        with self._lock:
+            index = self._file.index
+            return [*index.leases(self._clock()), *index.all_fixed(), *self._hosts.index.all_fixed()]
+
+    def best(self, mac: str) -> Lease | None:
+        """The lease of a MAC, fresh or not: its fixed address, else the newest of its active ones."""
+        mac = normal_mac(mac) or mac
+        with self._lock:
+            found = self._active_records(mac)
+            return self._fixed(mac) or (found[-1].lease() if found else None)
+
+    def what_was_seen(self, mac: str) -> str:
+        """Why there is no fresh lease of this MAC and what to do about it, in one sentence without a full stop."""
+        mac = normal_mac(mac) or mac
+        with self._lock:
+            path, problem = self._file.path, self._file.problem
+            if isinstance(problem, FileNotFoundError):
+                return (
+                    f"the lease file {path} does not exist: start dhcpd, or set [leases] source to the file that dhcpd "
+                    f"writes"
+                )
+            if problem is not None:
+                return f"the lease file {path} cannot be read ({problem.strerror}): let the service's user read it"
+            if found := self._active_records(mac):
+                return (
+                    f"an active lease {found[-1].ip} from before power-on exists but no fresh one was written: set "
+                    f"'dhcp-cache-threshold 0;' on the private subnet in dhcpd.conf"
+                )
+            if declined := self._file.index.declined.get(mac):
+                return (
+                    f"the VM got {declined} and declined it: find the other machine that uses this address, or take it "
+                    f"out of the range in dhcpd.conf"
+                )
+            if old := self._file.index.records(mac):
+                state = "expired" if old[-1].state == "active" else old[-1].state
+                return (
+                    f"the last lease of this MAC, {old[-1].ip}, is {state} and no new one was written: is the VM's "
+                    f"first NIC connected to the private network and does the guest use DHCP?"
+                )
+            return (
+                "no lease of this MAC at all: is the VM's first NIC on the private network and does the subnet have a "
+                "range and allow unknown clients?"
+            )
+
+    def _active_records(self, mac: str) -> list[Record]:
+        now = self._clock()
+        return [record for record in self._file.index.records(mac) if record.is_lease_at(now)]
+
+    def _fixed(self, mac: str) -> Lease | None:
+        """What OMAPI declared at run time (in the lease file) is newer than dhcpd.conf."""
+        return self._file.index.fixed(mac) or self._hosts.index.fixed(mac)
+
+    def _fresh(self, mac: str, mark: Mark) -> Lease | None:
+        with self._lock:
+            if fixed := self._fixed(mac):
+                return fixed
+            fresh = [record for record in self._active_records(mac) if _is_after(record, mark)]
+            return fresh[-1].lease() if fresh else None
+
+    @contextmanager
+    def _waiting_for(self, mac: str) -> Iterator[threading.Event]:
+        woken = threading.Event()
+        with self._lock:
+            self._waiters[mac].add(woken)
+        try:
+            yield woken
+        finally:
+            with self._lock:
+                self._waiters[mac].discard(woken)
+                if not self._waiters[mac]:
+                    del self._waiters[mac]
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        assert self._inotify is not None
+        poller = select.poll()
+        poller.register(self._inotify.fileno(), select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
+        while not self._stopping.is_set():
+            ready = poller.poll(self._tick_s * 1000)
+            events = self._inotify.read(timeout=0)
+            is_waiting = self._watched.keys() != self._directories
+            lost = not ready or is_waiting or any(event.mask & _WATCH_LOST for event in events)
+            if lost:
+                self._watch_directories()
+            if lost or any(event.name in self._names for event in events):
+                with self._lock:
+                    self._look()
+
+    def _look(self, *, announce: bool = True) -> None:
+        """Read the files and wake whom it concerns. Called with the lock, by whoever wants to know."""
+        for item in (*self._file.poll(), *self._hosts.poll()):
+            for waiter in self._waiters.get(item.mac or "", ()):
+                waiter.set()
+            if announce and isinstance(item, Record) and item.mac and item.is_lease_at(self._clock()):
+                self._announce(item.lease())
+        self._report()
+
+    def _announce(self, lease: Lease) -> None:
+        if self._on_change is None:
+            return
+        try:
+            self._on_change(lease)
+        except Exception:  # a listener's bug must not end the reading for everybody
+            logger.exception("the listener for leases failed on %s", lease)
+
+    def _report(self) -> None:
+        """Tell the admin once about what keeps leases from being seen."""
+        problems = tuple(str(problem) for problem in (self._file.problem, self._hosts.problem) if problem)
+        if problems != self._reported:
+            for problem in problems:
+                logger.warning("cannot read what dhcpd writes: %s; it is tried again on every change", problem)
+            self._reported = problems
+        torn = self._file.index.torn
+        if torn > self._torn:
+            logger.warning("%s holds records torn by a full disk or a crash: see to its file system", self._file.path)
+        self._torn = torn
+
+    def _watch_directories(self) -> None:
+        """Watch each directory, or while it is missing its nearest ancestor, where it will appear."""
+        before: dict[Path, int] | None = None
+        watched: dict[Path, int] = self._watched
+        # Until nothing changes: a directory may appear after it was missed and before its ancestor was watched.
+        while watched != before:
+            before, watched = watched, {}
+            for directory in self._directories:
+                for candidate in (directory, *directory.parents):
+                    watch = self._add_watch(candidate)
+                    if watch is not None:
+                        watched[candidate] = watch
+                        break
+            for stale in set(before.values()) - set(watched.values()):
+                self._remove_watch(stale)
+        self._watched = watched
+
+    def _add_watch(self, directory: Path) -> int | None:
+        assert self._inotify is not None
+        try:
+            return int(self._inotify.add_watch(directory, _WATCHED))
+        except OSError:  # missing, or the kernel's limit of watches is reached: the safety tick looks anyway
+            return None
+
+    def _remove_watch(self, watch: int) -> None:
+        assert self._inotify is not None
+        with suppress(OSError):  # the kernel itself drops the watch of a directory that was deleted
+            self._inotify.rm_watch(watch)
+
+
+def active(path: Path, conf: Path | None = None) -> list[Lease]:
+    """The leases in a file now, fixed addresses included. OSError if the file cannot be read."""
+    with LeaseWatcher(path, conf) as watcher:
+        if watcher.problem is not None:
+            raise watcher.problem
+        return watcher.active()
+
+
+def follow(path: Path, conf: Path | None = None) -> Iterator[Lease]:
+    """Each lease as it becomes active, without end."""
+    leases: SimpleQueue[Lease] = SimpleQueue()
+    with LeaseWatcher(path, conf, leases.put):
+        while True:
+            yield leases.get()
+
+
+def _is_after(record: Record, mark: Mark) -> bool:
+    """Whether a record is news to whoever took the mark. Its place decides, its times where places say nothing."""
+    is_recent = record.last_seen >= mark.at - CLOCK_SLACK_S
+    if mark.sequence < 0:
+        return is_recent
+    return record.sequence > mark.sequence and (record.in_order or is_recent)

@@ -1,0 +1,282 @@
+"""What the product talks about: frozen values that cross the seams. No behaviour that needs the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class PowerState(StrEnum):
+    ON = "on"
+    OFF = "off"
+    SUSPENDED = "suspended"
+
+
+class DiskMode(StrEnum):
+    """How a VM gets its disk: an own full copy, or a redo disk in its own directory over the golden one."""
+
+    COPY = "copy"
+    LINKED = "linked"
+
+
+class ClaimState(StrEnum):
+    """A claim holds capacity in every state. `to_be_destroyed`: its VM must go, but its host did not answer."""
+
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    TO_BE_DESTROYED = "to_be_destroyed"
+
+
+# --- what an event says about a request -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """VCL's ids; `cluster` lists the reservation ids of the whole request, this one included; `state` is the
+    request's state name.
+    """
+
+    request_id: int
+    reservation_id: int
+    state: str = ""
+    cluster: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Computer:
+    """A row of VCL's computer table: the slot. `name` is the short host name. MACs are lower case, or None if the row
+    has none.
+    """
+
+    id: int
+    name: str
+    private_mac: str | None = None
+    public_mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image revision as the reservation wants it.
+
+    `name` is imagerevision.imagename, and so the name of its directory.
+    """
+
+    id: int
+    name: str
+    revision_id: int = 0
+    os: str = ""
+    os_type: str = ""
+    architecture: str = "x86"
+    size_mb: int = 0
+    min_cpus: int = 1
+    min_ram_mb: int = 512
+    project: str = "vcl"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """VCL's vmprofile: where images and VMs live and what the VM is plugged into.
+
+    `networks[0]` is the private network, `networks[1]` the public one. `generated_macs[i]` asks for a MAC made by the
+    hypervisor.
+    """
+
+    id: int
+    name: str
+    datastore_path: str = ""
+    vm_path: str = ""
+    repository_path: str = ""
+    disk: str = "dedicated"
+    networks: tuple[str, ...] = ()
+    generated_macs: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Hosts that are interchangeable for one VCL profile, as esxprov.conf describes them.
+
+    `golden` and `inuse` are the directories of images and of VMs on the profile's datastore. The ratios say how much
+    more than the hardware may be promised; `reserved_ram_mb` is kept for the hypervisor itself on every host.
+    """
+
+    name: str
+    endpoints: tuple[str, ...]
+    profile: str
+    datacenter: str | None = None
+    cluster: str | None = None
+    golden: str = "golden"
+    inuse: str = "inuse"
+    disk: DiskMode = DiskMode.COPY
+    cpu_ratio: float = 4.0
+    ram_ratio: float = 1.0
+    reserved_ram_mb: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """How to reach one ESXi host or vCenter.
+
+    The server's certificate is always verified: against `ca_file`, or by its SHA-256 `thumbprint`, or against the
+    system's authorities if neither is given.
+    """
+
+    name: str
+    url: str
+    user: str
+    password: str = field(repr=False)
+    ca_file: Path | None = None
+    thumbprint: str | None = None
+    timeout_s: float = 30
+
+
+# --- what the hypervisors say ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """Identity of a host.
+
+    Two ESXi hosts may both call themselves `ha-host`, so a moid means nothing without its endpoint.
+    """
+
+    endpoint: str
+    moid: str
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}/{self.moid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Datastore:
+    """A datastore as one host sees it."""
+
+    name: str
+    free_mb: int
+    capacity_mb: int
+    accessible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An ESX machine, now.
+
+    `ram_used_mb` is the live figure of quickStats; `state` is vSphere's connectionState; `cluster` is None for a
+    host that is in none.
+    """
+
+    key: HostKey
+    name: str
+    state: str
+    maintenance: bool
+    ram_mb: int
+    ram_used_mb: int
+    cpu_threads: int
+    datastores: tuple[Datastore, ...] = ()
+    networks: tuple[str, ...] = ()
+    datacenter: str | None = None
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A VM as its hypervisor sees it.
+
+    `vmx_path` is `[datastore] directory/name.vmx`; `annotation` is the text our VMX wrote.
+    """
+
+    endpoint: str
+    moid: str
+    name: str
+    host_moid: str
+    vmx_path: str
+    power: PowerState
+    ram_mb: int
+    cpus: int
+    annotation: str = ""
+    uuid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network card in the order of its slot.
+
+    `connected_to` is None for a card whose network does not exist on the host.
+    """
+
+    mac: str
+    connected_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskInfo:
+    """What a vmdk descriptor says.
+
+    `parent` is the hint to the disk below a redo disk, None for a disk that stands alone.
+    """
+
+    path: str
+    adapter: str
+    create_type: str
+    capacity_mb: int
+    extents: int = 1
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One entry of a datastore directory."""
+
+    name: str
+    size_bytes: int
+    is_directory: bool
+
+
+# --- what we decide -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Capacity held on a host for one computer.
+
+    `id` is written into the VM's annotation, so the VM identifies itself.
+    """
+
+    id: str
+    host: HostKey
+    computer_id: int
+    ram_mb: int
+    cpus: int
+    event_id: str
+    state: ClaimState = ClaimState.CLAIMED
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a VM goes, and why nowhere else: `refused` maps host names to the first rule that refused them."""
+
+    host: HostKey
+    host_name: str
+    datastore: str
+    reason: str
+    refused: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A DHCP lease. Times are epoch seconds UTC; `ends` None means never; `mac` is lower case with colons.
+
+    `sequence` counts records in the order they were read; `evidence` says how we know (`lease-file`,
+    `host-declaration`, ...).
+    """
+
+    ip: str
+    mac: str
+    state: str
+    starts: int | None
+    ends: int | None
+    cltt: int | None = None
+    hostname: str | None = None
+    fixed: bool = False
+    sequence: int = 0
+    evidence: str = "lease-file"

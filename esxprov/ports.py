@@ -1,0 +1,193 @@
+"""What handlers ask of the world, as small Protocols shaped by the question.
+
+The adapters behind them are vsphere, database, leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from esxprov.model import Claim, ClaimState, DiskInfo, FileEntry, Host, Lease, Nic, Pool, PowerState, Profile, Vm
+from esxprov.placement.choose import Decide, Decision
+
+
+class Clock(Protocol):
+    """Time, so that tests own it."""
+
+    def now(self) -> datetime:
+        """Aware UTC wall clock, for what is written down and compared with other machines."""
+
+    def monotonic(self) -> float:
+        """Seconds for measuring waits."""
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; True if the wait was cut short because the work shall stop."""
+
+
+Progress = Callable[[int], None]
+"""Called with a percentage while a long task runs; may raise to abandon the task (it is cancelled where vSphere can).
+"""
+
+
+class Hypervisor(Protocol):
+    """One endpoint (an ESXi host or a vCenter), as handlers use it.
+
+    Paths are `[datastore] directory/file`. Every method raises ProvisioningError only: `host_unavailable` (retryable)
+    if the endpoint does not answer, `vsphere_auth` for refused credentials or certificate, `datastore_full`,
+    `vsphere_fault` with the fault's name in `detail`. Where an answer may be lost after its effect, the method looks
+    before it does it again, so calling twice is safe.
+    """
+
+    name: str
+
+    def hosts(self) -> list[Host]:
+        """All hosts of the endpoint with live figures."""
+
+    def vms(self) -> list[Vm]:
+        """All VMs of the endpoint, without their devices."""
+
+    def find_vm(self, vmx_path: str) -> Vm | None:
+        """The VM registered with this VMX."""
+
+    def nics(self, vm: Vm) -> list[Nic]:
+        """The VM's network cards in slot order, with MACs as the hypervisor knows them."""
+
+    def disks(self, vm: Vm) -> list[str]:
+        """The paths of the VM's virtual disks, as it writes them now (the redo disk of a linked VM)."""
+
+    def power_state(self, vm: Vm) -> PowerState | None:
+        """None if the VM is gone."""
+
+    def register(self, vmx_path: str, name: str, host_moid: str) -> Vm:
+        """Register a VMX on a host; a VM already registered with that path is returned as it is."""
+
+    def unregister(self, vm: Vm) -> None:
+        """Forget the VM, leave its files. Gone already is fine."""
+
+    def snapshot_before_first_power_on(self, vm: Vm) -> None:
+        """Give the VM a redo disk in its own directory, so that the disk its VMX names is never written."""
+
+    def power_on(self, vm: Vm) -> None:
+        """Already on is fine. Refused admission raises `no_capacity` with `host` set."""
+
+    def power_off(self, vm: Vm) -> None:
+        """Pull the plug and wait until it is off. Already off is fine."""
+
+    def reset(self, vm: Vm) -> None:
+        """Hard reset of a running VM; a VM that is off is powered on."""
+
+    def disk(self, path: str) -> DiskInfo | None:
+        """The descriptor of a vmdk, None if there is no such file."""
+
+    def copy_disk(self, source: str, target: str, *, adapter: str, progress: Progress) -> None:
+        """Copy a virtual disk (consolidating a chain) to a new, thin one. An existing target raises `image_exists`."""
+
+    def move_disk(self, source: str, target: str) -> None:
+        """Rename a virtual disk within its datastore."""
+
+    def list_directory(self, path: str) -> list[FileEntry] | None:
+        """The entries of a directory, None if it does not exist."""
+
+    def make_directory(self, path: str) -> None:
+        """With parents; existing is fine."""
+
+    def move_directory(self, source: str, target: str) -> None:
+        """Rename a directory; an existing target raises `image_exists`."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file, disk or directory with all it holds; gone already is fine."""
+
+    def read_file(self, path: str) -> bytes | None:
+        """A small file's content, None if it does not exist."""
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Write a small file whole."""
+
+
+class Hypervisors(Protocol):
+    """All configured endpoints by name."""
+
+    def endpoint(self, name: str) -> Hypervisor:
+        """The endpoint's adapter for this thread (a vSphere session belongs to one worker)."""
+
+
+class ClaimBook(Protocol):
+    """Capacity held for computers."""
+
+    def take(self, pool: str, event_id: str, computer_id: int, decide: Decide) -> tuple[Decision | None, Claim | None]:
+        """Decide and claim in one step; an event that holds a claim gets that one and no new decision."""
+
+    def release(self, claim_id: str) -> None:
+        """Give the capacity back. Released already is fine."""
+
+    def mark(self, claim_id: str, state: ClaimState) -> None:
+        """Change a claim's state; its capacity stays taken."""
+
+    def of_computer(self, computer_id: int) -> list[Claim]:
+        """All claims of a computer."""
+
+    def of_pool(self, pool: str) -> list[Claim]:
+        """All claims of a pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in the stream of lease records: the count of those read so far, and the time (epoch seconds)."""
+
+    sequence: int
+    at: float
+
+
+class LeaseSource(Protocol):
+    """Fresh DHCP leases."""
+
+    def mark(self) -> Mark:
+        """The position now, taken before power-on: only what is recorded after it is fresh."""
+
+    def mark_of(self, at: float) -> Mark:
+        """A mark that an earlier process took at that time: what its reader counted is gone, so times decide."""
+
+    def wait(self, mac: str, mark: Mark, timeout_s: float, cancelled: Callable[[], bool]) -> Lease:
+        """The fresh lease of a MAC.
+
+        ProvisioningError `ip_not_seen` at the timeout, `cancelled` if `cancelled()` is true.
+        """
+
+
+class Inventory(Protocol):
+    """What handlers read from VCL's own tables."""
+
+    def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
+        """vmhost.id of the hypervisor whose computer row has this host name, None if VCL does not know it."""
+
+    def computer_exists(self, computer_id: int, name: str) -> bool:
+        """Whether that id and short name belong to one undeleted computer row."""
+
+    def profile(self, name: str) -> Profile | None:
+        """VCL's VM host profile of that name."""
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """(RAM in MB, vCPUs) of every image VCL could ask for."""
+
+
+class Pools(Protocol):
+    """The configured pools."""
+
+    def of(self, profile: Profile) -> Pool:
+        """The pool with that VM host profile; ProvisioningError `invalid_event` naming the setting to write if there
+        is none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Everything a handler may use of the world."""
+
+    hypervisors: Hypervisors
+    pools: Pools
+    claims: ClaimBook
+    leases: LeaseSource
+    inventory: Inventory

@@ -1,0 +1,220 @@
+"""The service, and the tools of the command line: builds the parts, handles signals, decides nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from types import FrameType
+from typing import Any
+
+from bridge.amqp.thread import BrokerThread
+from bridge.contract import PROGRESS_INTERVAL_S, Lane
+from bridge.envelope import request
+from bridge.message import BrokerUnavailable
+from bridge.parameters import BrokerParameters
+from bridge.topology import lane_queue, service_topology
+from esxprov import request as requests
+from esxprov import schema
+from esxprov.clock import SystemClock
+from esxprov.config import BrokerConfig, Config
+from esxprov.database import Database, VclInventory
+from esxprov.dispatch import Dispatcher, Limits
+from esxprov.errors import ConfigurationError, DependencyUnavailable, ProvisioningError
+from esxprov.handlers import CALLS
+from esxprov.handlers.sweep import sweep
+from esxprov.housekeeping import Housekeeping
+from esxprov.job import Job, Unrecorded
+from esxprov.journal import RENEW_S, Journal
+from esxprov.leases.wait import FreshLeases
+from esxprov.leases.watcher import LeaseWatcher
+from esxprov.model import Pool, Profile
+from esxprov.outbox import Lanes, Outbox
+from esxprov.placement.claims import Claims
+from esxprov.ports import Tools
+from esxprov.vsphere import VSphere
+
+log = logging.getLogger(__name__)
+
+RECOVER_S = 30
+"""How often abandoned events, unsent replies and pending removals are looked for."""
+
+FORGET_S = 3600
+
+CONNECT_S = 15
+"""How long the broker may take at the start before we give up and leave the next try to systemd."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredPools:
+    """The pools of esxprov.conf (ports.Pools)."""
+
+    config: Config
+
+    def of(self, profile: Profile) -> Pool:
+        for pool in self.config.pools.values():
+            if pool.profile == profile.name:
+                return pool
+        raise ProvisioningError(
+            "invalid_event",
+            f"no pool has the VM host profile {profile.name!r}: set 'profile = {profile.name}' in a [pool NAME] of "
+            f"{self.config.path}",
+        )
+
+
+def broker_parameters(config: BrokerConfig) -> BrokerParameters:
+    """A configured broker user as the bridge wants it. Raises ConfigurationError for a URL that is not safe to use."""
+    try:
+        return BrokerParameters.from_url(config.url, config.password, config.ca_file)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+@contextmanager
+def tools(config: Config) -> Iterator[Tools]:
+    """The world, for one command of the command line."""
+    database = Database(config.database)
+    with LeaseWatcher(config.leases.path, config.leases.conf) as watcher:
+        hypervisors = VSphere(config.endpoints)
+        try:
+            yield _tools(config, database, hypervisors, watcher)
+        finally:
+            hypervisors.close()
+            database.close()
+
+
+def _tools(config: Config, database: Database, hypervisors: VSphere, watcher: LeaseWatcher) -> Tools:
+    return Tools(
+        hypervisors=hypervisors,
+        pools=ConfiguredPools(config),
+        claims=Claims(database),
+        leases=FreshLeases(watcher),
+        inventory=VclInventory(database),
+    )
+
+
+def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT. Raises ConfigurationError or DependencyUnavailable if it cannot even start."""
+    _Service(config).run()
+
+
+class _Service:
+    """The parts of one service process and how they hang together."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._node = config.service.management_node
+        self._ended = threading.Event()
+        self._clock = SystemClock()
+        self._database = Database(config.database)
+        schema.check(self._database)
+        # New at every start: a restarted service must not take its predecessor's rows for its own.
+        owner = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._journal = Journal(self._database, owner)
+        self._hypervisors = VSphere(config.endpoints)
+        self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
+        self._tools = _tools(config, self._database, self._hypervisors, self._watcher)
+        self._house = Housekeeping(self._clock)
+        self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._house.soon("send replies"))
+        lanes = Lanes(self._broker, self._node)
+        self._outbox = Outbox(self._broker, self._journal, self._clock.now)
+        self._dispatcher = Dispatcher(
+            journal=self._journal,
+            handlers=CALLS,
+            tools=self._tools,
+            outbox=self._outbox,
+            lanes=lanes,
+            clock=self._clock,
+            limits=Limits(config.service.workers_slow, config.service.workers_fast, config.publishers),
+            about_us=lambda: {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()},
+        )
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        chores = self._house
+        chores.every(RENEW_S, "renew ownership", self._dispatcher.renew)
+        chores.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
+        chores.every(RECOVER_S, "recover", self._dispatcher.recover, first_s=0)
+        chores.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
+        chores.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep)
+        chores.every(1, "look for the database", self._dispatcher.retry_database)
+        chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
+        self._watcher.start()
+        self._start_broker()
+        self._house.start()
+        _notify_systemd("READY=1")
+        log.info("esxprov %s serves node %s", metadata.version("esxprov"), self._node)
+        self._ended.wait()
+        self._stop()
+
+    def _start_broker(self) -> None:
+        self._broker.declare(service_topology(self._node, self._config.broker.queue_type))
+        self._broker.consume(lane_queue(self._node, Lane.SLOW), self._dispatcher.deliver_slow, prefetch=1)
+        fast = 2 * self._config.service.workers_fast
+        self._broker.consume(lane_queue(self._node, Lane.FAST), self._dispatcher.deliver_fast, prefetch=fast)
+        self._broker.start()
+        try:
+            self._broker.wait_until_connected(CONNECT_S)
+        except BrokerUnavailable as error:
+            self._broker.stop()
+            raise DependencyUnavailable(str(error)) from error
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        log.info("%s: finishing the steps under way", signal.Signals(number).name)
+        self._ended.set()
+
+    def _stop(self) -> None:
+        """Take nothing more, let every job reach its next border, keep ownership alive until the last of them has."""
+        _notify_systemd("STOPPING=1")
+        for lane in Lane:
+            self._broker.pause(lane_queue(self._node, lane))
+        self._clock.end()
+        self._dispatcher.stop()
+        self._house.stop()
+        self._broker.stop()
+        self._watcher.stop()
+        self._hypervisors.close()
+        self._database.close()
+        log.info("ended")
+
+    def _sweep(self) -> None:
+        for pool in self._config.pools.values():
+            sweep(self._tools, pool)
+
+
+def _notify_systemd(state: str) -> None:
+    """sd_notify(3) in four lines: a datagram to the socket systemd names."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+            notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def where(config: Config, world: Tools, profile: str, *, ram_mb: int, cpus: int, count: int) -> dict[str, Any]:
+    """The answer to the query `place`, worked out here. Raises `invalid_event` for a profile VCL does not have."""
+    known = world.inventory.profile(profile)
+    if known is None:
+        raise ProvisioningError("invalid_event", f"VCL has no VM host profile {profile!r}: see VCL's VM host profiles")
+    data = {
+        "image": {"name": "any", "min_ram_mb": ram_mb, "min_cpus": cpus},
+        "profile": {**asdict(known), "networks": list(known.networks), "generated_macs": list(known.generated_macs)},
+        "count": count,
+    }
+    event = request("place", source="urn:esxprov:cli", data=data, now=SystemClock().now())
+    job = Job(event, requests.read(event), book=Unrecorded(), notify=lambda *_: None, clock=SystemClock())
+    return CALLS["place"].run(job, world)
+
+
+def host_table(config: Config, world: Tools) -> list[dict[str, Any]]:
+    """One row per host of every pool, for `esxprov hosts`."""
+    from esxprov.handlers.place import capacity
+
+    return [row for pool in config.pools.values() for row in capacity(world, pool)]

@@ -1,0 +1,138 @@
+"""Writing a VM's configuration file from the database's data. Pure: facts in, bytes out.
+
+No value can leave its line: whatever a template inserts has its quotes, bars and control characters written as `|XX`,
+which is how ESX itself stores them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import jinja2
+
+from esxprov.model import Image
+
+HARDWARE_VERSION = 11
+"""ESXi 6.0 and newer. A VM made by us is thrown away with its reservation, so there is nothing to gain from more."""
+
+_UNSAFE = re.compile(r'["|\x00-\x1f\x7f-\x9f\u2028\u2029]')
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What a guest operating system wants: VMware's guest id, NIC model, SCSI controller, most CPU sockets."""
+
+    os: str
+    nic: str
+    controller: str
+    max_sockets: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NicPlan:
+    """A network card to be. `mac` None lets the hypervisor make one."""
+
+    network: str
+    mac: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VmPlan:
+    """All that goes into a VMX.
+
+    `disk` is a file beside it or a `/vmfs/volumes/...` path; `adapter` is that of its descriptor.
+    """
+
+    name: str
+    image: Image
+    disk: str
+    adapter: str
+    nics: tuple[NicPlan, ...]
+    annotation: str
+
+
+_GUESTS: tuple[tuple[str, Guest, Guest], ...] = (
+    # VCL OS name, 32 bit, 64 bit: what VCL's own VMware module gives them, so that its images find the hardware they
+    # know
+    (r"xp", Guest("winxppro", "vlance", "buslogic", 2), Guest("winxppro-64", "e1000", "lsilogic", 2)),
+    (r"vista", Guest("winvista", "e1000", "lsilogic", 2), Guest("winvista-64", "e1000", "lsilogic", 2)),
+    (r"win.?7", Guest("windows7", "e1000", "lsilogic", 2), Guest("windows7-64", "e1000", "lsilogic", 2)),
+    (r"win.?8", Guest("windows8", "e1000", "lsilogic", 2), Guest("windows8-64", "e1000", "lsilogic", 2)),
+    (r"win.?1[01]", Guest("windows9", "e1000", "lsisas1068", 2), Guest("windows9-64", "e1000e", "lsisas1068", 2)),
+    (r"2003", Guest("winnetstandard", "vlance", "lsilogic"), Guest("winnetstandard-64", "e1000", "lsilogic")),
+    (r"2008", Guest("longhorn", "e1000", "lsilogic"), Guest("windows7srv-64", "e1000", "lsilogic")),
+    (r"2012", Guest("windows8srv-64", "e1000e", "lsisas1068"), Guest("windows8srv-64", "e1000e", "lsisas1068")),
+    (r"20(16|19|22)", Guest("windows9srv-64", "e1000e", "lsisas1068"), Guest("windows9srv-64", "e1000e", "lsisas1068")),
+    (r"osx|darwin", Guest("darwin10-64", "e1000", "lsilogic"), Guest("darwin10-64", "e1000", "lsilogic")),
+    (r"ubuntu", Guest("ubuntu", "e1000", "lsilogic"), Guest("ubuntu-64", "e1000", "lsilogic")),
+    (r"win", Guest("windows7", "e1000", "lsilogic", 2), Guest("windows7-64", "e1000", "lsilogic", 2)),
+)
+_LINUX = (Guest("otherlinux", "vlance", "buslogic"), Guest("otherlinux-64", "e1000", "lsilogic"))
+_OTHER = (Guest("other", "vlance", "buslogic"), Guest("other-64", "e1000", "lsilogic"))
+
+
+def guest_of(image: Image) -> Guest:
+    """The guest by VCL's OS name and architecture; by the OS type where the name tells nothing."""
+    wide = image.architecture == "x86_64"
+    for pattern, narrow_guest, wide_guest in _GUESTS:
+        if re.search(pattern, image.os, re.IGNORECASE):
+            return wide_guest if wide else narrow_guest
+    return (_LINUX if image.os_type == "linux" or "linux" in image.os.lower() else _OTHER)[wide]
+
+
+def ram_mb(image: Image) -> int:
+    """The image's RAM, rounded down to the multiple of 4 that ESX demands."""
+    return max(4, image.min_ram_mb // 4 * 4)
+
+
+def author(plan: VmPlan) -> bytes:
+    """The VMX file."""
+    guest = guest_of(plan.image)
+    text = _template().render(
+        hardware_version=HARDWARE_VERSION,
+        name=plan.name,
+        annotation=plan.annotation,
+        guest=guest,
+        ram_mb=ram_mb(plan.image),
+        cpus=plan.image.min_cpus,
+        cores_per_socket=_cores_per_socket(plan.image.min_cpus, guest.max_sockets),
+        disk=plan.disk,
+        controller=_controller(plan.adapter, guest),
+        nics=plan.nics,
+    )
+    return text.encode()
+
+
+def _controller(adapter: str, guest: Guest) -> str:
+    """The controller a disk can hang on: its descriptor knows ide, buslogic and lsilogic; the latter fits SAS as
+    well.
+    """
+    kind = adapter.lower()
+    if kind in ("ide", "buslogic"):
+        return kind
+    return guest.controller if guest.controller != "buslogic" else "lsilogic"
+
+
+def _cores_per_socket(cpus: int, max_sockets: int) -> int:
+    """The smallest divisor of `cpus` that needs no more sockets than the guest may use."""
+    return next(cores for cores in range(1, cpus + 1) if cpus % cores == 0 and cpus // cores <= max_sockets)
+
+
+def escape(value: object) -> str:
+    """A value as it stands between the quotes of a VMX line."""
+    return _UNSAFE.sub(lambda found: "".join(f"|{byte:02X}" for byte in found[0].encode()), str(value))
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("esxprov", "share/templates"),
+        autoescape=False,  # not HTML: `finalize` escapes every inserted value for VMX
+        finalize=escape,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=False,
+    )
+    return environment.get_template("vm.vmx.j2")

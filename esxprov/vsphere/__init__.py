@@ -1,0 +1,7 @@
+"""ESXi hosts and vCenters through pyVmomi: the adapter behind ports.Hypervisors, and the only place that imports it."""
+
+from __future__ import annotations
+
+from esxprov.vsphere.endpoint import Endpoint, VSphere
+
+__all__ = ["Endpoint", "VSphere"]

@@ -1,0 +1,226 @@
+"""What an endpoint has: hosts, datastores, networks, VMs, and where they hang in its tree.
+
+Everything is read by walking down from the root folder, not through container views: a view belongs to a session and
+is gone with it, a walk can simply be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from esxprov.errors import ProvisioningError
+from esxprov.model import Datastore, Host, HostKey, PowerState, Vm
+from esxprov.vsphere import properties
+from esxprov.vsphere.api import vim
+from esxprov.vsphere.properties import Found, moid, traverse
+from esxprov.vsphere.session import Session
+
+_MB = 1024 * 1024
+
+_HOST = (
+    "name",
+    "parent",
+    "datastore",
+    "network",
+    "hardware.memorySize",
+    "hardware.cpuInfo.numCpuThreads",
+    "runtime.connectionState",
+    "runtime.inMaintenanceMode",
+    "summary.quickStats.overallMemoryUsage",
+)
+_DATASTORE = ("name", "browser", "summary.freeSpace", "summary.capacity", "summary.accessible", "summary.url")
+# runtime.powerState, not summary's: a summary is evaluated lazily.
+_VM = (
+    "name",
+    "runtime.host",
+    "runtime.powerState",
+    "config.files.vmPathName",
+    "config.hardware.memoryMB",
+    "config.hardware.numCPU",
+    "config.annotation",
+    "config.uuid",
+)
+_POWER = {"poweredOn": PowerState.ON, "poweredOff": PowerState.OFF, "suspended": PowerState.SUSPENDED}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A datastore as its datacenter has it. `datacenter_path` is what /folder calls dcPath, `url` its identity."""
+
+    browser: Any
+    datacenter: Any
+    datacenter_path: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where VMs of a host go."""
+
+    folder: Any
+    pool: Any
+
+
+class Survey:
+    """One look at the endpoint's hosts and all they hang on."""
+
+    def __init__(self, session: Session) -> None:
+        self._endpoint = session.config.name
+        self._is_vcenter = session.is_vcenter
+        wanted = {
+            vim.HostSystem: _HOST,
+            vim.Datastore: _DATASTORE,
+            vim.Network: ("name",),
+            vim.ComputeResource: ("name", "parent", "resourcePool"),
+            vim.Datacenter: ("name", "parent", "vmFolder"),
+            vim.Folder: ("name", "parent"),
+        }
+        walk = _to_hosts(traverse(vim.HostSystem, "datastore"), traverse(vim.HostSystem, "network"))
+        root = session.content.rootFolder
+        self._root = moid(root)
+        self._all = {
+            found.moid: found for found in properties.retrieve(session, properties.spec(wanted, [root], *walk))
+        }
+
+    def hosts(self) -> list[Host]:
+        return [self._host(found) for found in self._of(vim.HostSystem)]
+
+    def places(self) -> dict[str, list[Place]]:
+        """Datastores by name; in a vCenter the same NFS export may hang in several datacenters."""
+        places: dict[str, list[Place]] = {}
+        seen: set[tuple[str, str]] = set()
+        for host in self._of(vim.HostSystem):
+            datacenter = self._above(host, vim.Datacenter)
+            for store in self._named(host.get("datastore", ())):
+                if datacenter is None or (store.moid, datacenter.moid) in seen:
+                    continue
+                seen.add((store.moid, datacenter.moid))
+                place = Place(
+                    browser=store.get("browser"),
+                    datacenter=datacenter.ref,
+                    datacenter_path=self._path_of(datacenter),
+                    url=str(store.get("summary.url", "")),
+                )
+                places.setdefault(plain(store.get("name", "")), []).append(place)
+        return places
+
+    def homes(self) -> dict[str, Home]:
+        """By the host's moid."""
+        homes = {}
+        for host in self._of(vim.HostSystem):
+            compute = self._above(host, vim.ComputeResource)
+            datacenter = self._above(host, vim.Datacenter)
+            if compute is not None and datacenter is not None:
+                homes[host.moid] = Home(datacenter.get("vmFolder"), compute.get("resourcePool"))
+        return homes
+
+    def _host(self, found: Found) -> Host:
+        compute = self._above(found, vim.ClusterComputeResource)
+        datacenter = self._above(found, vim.Datacenter)
+        return Host(
+            key=HostKey(self._endpoint, found.moid),
+            name=str(found.get("name", "")),
+            # vCenter keeps the last figures of a host that is gone: without a state it is not one to use.
+            state=str(found.get("runtime.connectionState", "disconnected")),
+            maintenance=bool(found.get("runtime.inMaintenanceMode", False)),
+            ram_mb=found.get("hardware.memorySize", 0) // _MB,
+            ram_used_mb=int(found.get("summary.quickStats.overallMemoryUsage", 0)),
+            cpu_threads=int(found.get("hardware.cpuInfo.numCpuThreads", 0)),
+            datastores=tuple(
+                Datastore(
+                    name=plain(store.get("name", "")),
+                    free_mb=store.get("summary.freeSpace", 0) // _MB,
+                    capacity_mb=store.get("summary.capacity", 0) // _MB,
+                    accessible=bool(store.get("summary.accessible", False)),
+                )
+                for store in self._named(found.get("datastore", ()))
+            ),
+            networks=tuple(plain(network.get("name", "")) for network in self._named(found.get("network", ()))),
+            datacenter=plain(datacenter.get("name", "")) if datacenter else None,
+            cluster=plain(compute.get("name", "")) if compute else None,
+        )
+
+    def _of(self, kind: Any) -> list[Found]:
+        return [found for found in self._all.values() if isinstance(found.ref, kind)]
+
+    def _named(self, refs: Iterable[Any]) -> list[Found]:
+        return [self._all[moid(ref)] for ref in refs if moid(ref) in self._all]
+
+    def _parents(self, found: Found) -> list[Found]:
+        """Nearest first, without the root folder."""
+        parents: list[Found] = []
+        ref = found.get("parent")
+        while ref is not None and moid(ref) != self._root and moid(ref) in self._all:
+            parents.append(self._all[moid(ref)])
+            ref = parents[-1].get("parent")
+        return parents
+
+    def _above(self, found: Found, kind: Any) -> Found | None:
+        return next((parent for parent in self._parents(found) if isinstance(parent.ref, kind)), None)
+
+    def _path_of(self, datacenter: Found) -> str:
+        # ESXi's /folder knows its only datacenter by this fixed name, whatever the tree says.
+        if not self._is_vcenter:
+            return "ha-datacenter"
+        return "/".join(str(part.get("name", "")) for part in [*reversed(self._parents(datacenter)), datacenter])
+
+
+def vms(session: Session) -> list[Vm]:
+    """All VMs of all hosts. Those whose configuration cannot be read (their datastore is away) are left out."""
+    walk = _to_hosts(traverse(vim.HostSystem, "vm"))
+    wanted = {vim.VirtualMachine: _VM, vim.Folder: ("name",)}
+    found = properties.retrieve(session, properties.spec(wanted, [session.content.rootFolder], *walk))
+    readable = [each for each in found if each.get("config.files.vmPathName") and each.get("runtime.powerState")]
+    return [_vm(session, each) for each in readable]
+
+
+def vm(session: Session, ref: Any) -> Vm:
+    """One VM. Raises ManagedObjectNotFound."""
+    return _vm(session, properties.read(session, ref, *_VM))
+
+
+def power_state(session: Session, ref: Any) -> PowerState:
+    """Raises ManagedObjectNotFound."""
+    return _power(properties.read(session, ref, "runtime.powerState"))
+
+
+def _power(found: Found) -> PowerState:
+    state = _POWER.get(str(found.get("runtime.powerState")))
+    if state is None:
+        # Never taken for off: a VM that runs would be registered, or have its disk copied, once more.
+        raise ProvisioningError(
+            "vsphere_auth", f"cannot tell whether {found.moid} is on: grant our user System.Read on that VM"
+        )
+    return state
+
+
+def _vm(session: Session, found: Found) -> Vm:
+    host = found.get("runtime.host")
+    return Vm(
+        endpoint=session.config.name,
+        moid=found.moid,
+        name=str(found.get("name", "")),
+        host_moid=moid(host) if host is not None else "",
+        vmx_path=str(found.get("config.files.vmPathName", "")),
+        power=_power(found),
+        ram_mb=int(found.get("config.hardware.memoryMB", 0)),
+        cpus=int(found.get("config.hardware.numCPU", 0)),
+        annotation=str(found.get("config.annotation", "")),
+        uuid=str(found.get("config.uuid", "")),
+    )
+
+
+def _to_hosts(*then: Any) -> list[Any]:
+    """Root folder, nested folders, datacenters, their host folders, hosts; and `then` on from each host."""
+    return [
+        traverse(vim.Folder, "childEntity", "folder", "datacenter", "compute", name="folder"),
+        traverse(vim.Datacenter, "hostFolder", "folder", name="datacenter"),
+        traverse(vim.ComputeResource, "host", *then, name="compute"),
+    ]
+
+
+def plain(name: str) -> str:
+    """The inventory escapes three characters in names; a VMX and an admin do not."""
+    return name.replace("%2f", "/").replace("%5c", "\\").replace("%25", "%")

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// hostOrder changes a host from outside the API, as a failing disk or an operator at the console would.
+type hostOrder struct {
+	Name        string `json:"name"`
+	State       string `json:"state"` // connected | disconnected | notResponding
+	Maintenance *bool  `json:"maintenance"`
+	MemoryMB    int64  `json:"memory_mb"`
+}
+
+type hostReport struct {
+	Name        string `json:"name"`
+	State       string `json:"state"`
+	Maintenance bool   `json:"maintenance"`
+	MemoryMB    int64  `json:"memory_mb"`
+	UsedMB      int64  `json:"used_mb"`
+}
+
+type vmReport struct {
+	Name     string   `json:"name"`
+	Path     string   `json:"path"`
+	Power    string   `json:"power"`
+	Host     string   `json:"host"`
+	UUID     string   `json:"uuid"`
+	MemoryMB int32    `json:"memory_mb"`
+	MACs     []string `json:"macs"`
+	Disks    []string `json:"disks"`
+}
+
+// control is /ctl/: the tests' side of the server, closed to anybody without the token.
+func (s *server) control() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ctl/rules", s.controlRules)
+	mux.HandleFunc("/ctl/hosts", func(w http.ResponseWriter, r *http.Request) {
+		var order hostOrder
+		if decoded(w, r, &order) {
+			s.orderHost(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/sessions", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete {
+			s.expireSessions()
+		}
+		answer(w, len(s.sessions()))
+	})
+	mux.HandleFunc("/ctl/calls", func(w http.ResponseWriter, r *http.Request) {
+		s.rules.mu.Lock()
+		defer s.rules.mu.Unlock()
+		answer(w, s.rules.calls)
+	})
+	mux.HandleFunc("/ctl/inventory", func(w http.ResponseWriter, r *http.Request) { answer(w, s.report()) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := r.Header.Get("X-Vsim-Control")
+		if s.controlToken == "" || subtle.ConstantTimeCompare([]byte(token), []byte(s.controlToken)) != 1 {
+			http.Error(w, "the header X-Vsim-Control does not carry the -control-token", http.StatusForbidden)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (s *server) controlRules(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodDelete {
+		s.rules.mu.Lock()
+		defer s.rules.mu.Unlock()
+		s.rules.list = nil
+		answer(w, "cleared")
+		return
+	}
+	var made rule
+	if !decoded(w, r, &made) {
+		return
+	}
+	if !kinds[made.Kind] || (made.Kind == "soap" || made.Kind == "task") && faultNamed(made.Fault) == nil {
+		http.Error(w, fmt.Sprintf("no rule of kind %q with fault %q", made.Kind, made.Fault), http.StatusBadRequest)
+		return
+	}
+	s.rules.mu.Lock()
+	defer s.rules.mu.Unlock()
+	s.rules.list = append(s.rules.list, &made)
+	answer(w, "added")
+}
+
+func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, host := range s.hosts {
+		if host.Name != order.Name {
+			continue
+		}
+		if order.State != "" {
+			s.connect(host, types.HostSystemConnectionState(order.State))
+		}
+		if order.Maintenance != nil {
+			setMaintenance(host, *order.Maintenance)
+		}
+		if order.MemoryMB > 0 {
+			update(host,
+				change{Name: "hardware.memorySize", Val: order.MemoryMB << 20},
+				change{Name: "summary.hardware.memorySize", Val: order.MemoryMB << 20})
+		}
+		answer(w, "changed")
+		return
+	}
+	http.Error(w, "no host "+order.Name, http.StatusNotFound)
+}
+
+// sessions are the keys of all live sessions.
+func (s *server) sessions() []string {
+	manager := simulator.Map.SessionManager().Self
+	observer := simulator.Session{Registry: simulator.NewRegistry()}
+	keys := []string{}
+	for _, session := range observer.Get(manager).(*simulator.SessionManager).SessionList {
+		keys = append(keys, session.Key)
+	}
+	return keys
+}
+
+func (s *server) expireSessions() {
+	simulator.Map.SessionManager().TerminateSession(
+		inProcess(), &types.TerminateSession{SessionId: s.sessions()})
+}
+
+// inProcess is a call context that belongs to no client.
+func inProcess() *simulator.Context {
+	return &simulator.Context{
+		Context: context.Background(),
+		Map:     simulator.Map,
+		Session: &simulator.Session{Registry: simulator.NewRegistry()},
+	}
+}
+
+func (s *server) report() interface{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hosts := []hostReport{}
+	for _, host := range s.hosts {
+		hosts = append(hosts, hostReport{
+			Name: host.Name, State: string(host.Runtime.ConnectionState), Maintenance: host.Runtime.InMaintenanceMode,
+			MemoryMB: host.Hardware.MemorySize >> 20, UsedMB: usedMB(host.Self),
+		})
+	}
+	vms := []vmReport{}
+	for _, vm := range allVMs() {
+		made := vmReport{
+			Name: vm.Name, Path: vm.Config.Files.VmPathName, Power: string(vm.Runtime.PowerState),
+			Host: s.nameOf(vm.Runtime.Host), UUID: vm.Config.Uuid, MemoryMB: vm.Config.Hardware.MemoryMB,
+			MACs: []string{}, Disks: []string{},
+		}
+		for _, card := range cardsOf(vm) {
+			made.MACs = append(made.MACs, card.MacAddress)
+		}
+		for _, disk := range disksOf(vm) {
+			made.Disks = append(made.Disks, fileOf(disk))
+		}
+		vms = append(vms, made)
+	}
+	return map[string]interface{}{"hosts": hosts, "vms": vms}
+}
+
+func decoded(w http.ResponseWriter, r *http.Request, into interface{}) bool {
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+func answer(w http.ResponseWriter, value interface{}) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
+}

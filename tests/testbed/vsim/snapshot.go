@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// createSnapshot gives every disk of the VM a redo disk in the VM's own directory, whatever directory the disk is in.
+func (s *server) createSnapshot(req *types.CreateSnapshot_Task) (*job, *refusal) {
+	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
+		home, refused := s.locate(vm.Config.Files.VmPathName)
+		if refused != nil {
+			return nil, refused
+		}
+		devices := append([]types.BaseVirtualDevice(nil), vm.Config.Hardware.Device...)
+		renamed := map[string]string{}
+		for i, device := range devices {
+			disk, ok := device.(*types.VirtualDisk)
+			if !ok || strings.HasPrefix(disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).DiskMode, "independent") {
+				continue
+			}
+			redo, refused := s.addRedo(fileOf(disk), path.Dir(home.path), home.store)
+			if refused != nil {
+				return nil, refused
+			}
+			copied := *disk // property collectors may be reading the other one
+			copied.Backing = s.backing(redo.String(), disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).DiskMode)
+			devices[i] = &copied
+			renamed[vmxUnit(vm, &copied)+".fileName"] = path.Base(redo.path)
+		}
+		// The VMX names the redo disk from now on: registered again, the VM must not write to the base.
+		if err := rewriteVMX(home.file(), renamed); err != nil {
+			return nil, home.refusal(err)
+		}
+		return s.recordSnapshot(vm, req, devices), nil
+	}), nil
+}
+
+// addRedo makes the next free X-00000N.vmdk in a directory.
+func (s *server) addRedo(base, directory string, st *store) (place, *refusal) {
+	parent, refused := s.locate(base)
+	if refused != nil {
+		return place{}, refused
+	}
+	links, refused := s.chain(parent)
+	if refused != nil {
+		return place{}, refused
+	}
+	name := redoNumber.ReplaceAllString(strings.TrimSuffix(path.Base(parent.path), ".vmdk"), "")
+	for n := 1; ; n++ {
+		redo := place{st, path.Join(directory, fmt.Sprintf("%s-%06d.vmdk", name, n))}
+		text, err := os.OpenFile(redo.file(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if os.IsExist(err) {
+			continue
+		}
+		if err != nil {
+			return place{}, redo.refusal(err)
+		}
+		made := &descriptor{
+			adapter: links[0].adapter, thin: true, sectors: links[0].sectors, parent: parent.volumePath(),
+			extent: strings.TrimSuffix(path.Base(redo.path), ".vmdk") + "-delta.vmdk",
+		}
+		if parent.store == st && path.Dir(parent.path) == directory {
+			made.parent = path.Base(parent.path)
+		}
+		_, err = text.WriteString(made.text())
+		if closed := text.Close(); err == nil {
+			err = closed
+		}
+		if err == nil {
+			err = os.WriteFile(made.extentOf(redo.file()), nil, 0o644)
+		}
+		return redo, redo.refusal(err)
+	}
+}
+
+// vmxUnit is how the VMX calls a disk's place: scsi0:0.
+func vmxUnit(vm *simulator.VirtualMachine, disk *types.VirtualDisk) string {
+	bus := "scsi"
+	controller := vmDevice(vm, disk.ControllerKey)
+	switch controller.(type) {
+	case *types.VirtualIDEController:
+		bus = "ide"
+	case *types.VirtualAHCIController:
+		bus = "sata"
+	}
+	number := controller.(types.BaseVirtualController).GetVirtualController().BusNumber
+	return fmt.Sprintf("%s%d:%d", bus, number, *disk.UnitNumber)
+}
+
+// recordSnapshot puts it into the VM's tree and makes the VM use its new disks.
+func (s *server) recordSnapshot(vm *simulator.VirtualMachine, req *types.CreateSnapshot_Task, devices []types.BaseVirtualDevice) ref {
+	snapshot := &simulator.VirtualMachineSnapshot{}
+	snapshot.Vm = vm.Self
+	snapshot.Config = *vm.Config
+	self := simulator.Map.Put(snapshot).Reference()
+	tree := types.VirtualMachineSnapshotTree{
+		Snapshot: self, Vm: vm.Self, Name: req.Name, Description: req.Description, Id: int32(number(self)),
+		CreateTime: time.Now(), State: vm.Runtime.PowerState, Quiesced: req.Quiesce, ReplaySupported: types.NewBool(false),
+	}
+	info := &types.VirtualMachineSnapshotInfo{CurrentSnapshot: &self}
+	if vm.Snapshot == nil {
+		info.RootSnapshotList = []types.VirtualMachineSnapshotTree{tree}
+	} else {
+		info.RootSnapshotList = grow(vm.Snapshot.RootSnapshotList, *vm.Snapshot.CurrentSnapshot, tree)
+	}
+	running := vm.Runtime.PowerState == on
+	update(vm,
+		change{Name: "snapshot", Val: info},
+		change{Name: "config.hardware.device", Val: devices})
+	if running {
+		_ = s.lockDisks(vm) // the redo disk instead of the base, which it shares from now on
+	}
+	return self
+}
+
+// grow is a copy of a snapshot tree with one more child under a snapshot.
+func grow(trees []types.VirtualMachineSnapshotTree, under ref, child types.VirtualMachineSnapshotTree) []types.VirtualMachineSnapshotTree {
+	grown := append([]types.VirtualMachineSnapshotTree(nil), trees...)
+	for i := range grown {
+		grown[i].ChildSnapshotList = grow(grown[i].ChildSnapshotList, under, child)
+		if grown[i].Snapshot == under {
+			grown[i].ChildSnapshotList = append(grown[i].ChildSnapshotList, child)
+		}
+	}
+	return grown
+}

@@ -1,0 +1,339 @@
+"""Our vSphere API server (`vsim/`, Go) as a child process: standalone ESXi hosts and vCenters on loopback, over TLS.
+
+Each `VSphere` is one process and one endpoint. Several endpoints given the same datastore directory share its files,
+as ESXi hosts share an NFS export. A test controls its endpoint from outside the API: faults, host state, sessions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Required, TypedDict, Unpack
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_SOURCES = Path(__file__).resolve().parent / "vsim"
+_LIBRARIES = Path("/usr/share/gocode")
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_SECTOR = 512
+
+
+class TestbedError(Exception):
+    """A part of the test bed cannot be built, started or controlled; one sentence that says what to do."""
+
+    __test__ = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A hypervisor to simulate."""
+
+    name: str
+    memory_mb: int = 131072
+    cores: int = 32
+    mhz: int = 2600
+
+
+class Options(TypedDict, total=False):
+    """What an endpoint can be given.
+
+    `port` 0 takes a free one; a restart after a crash can ask for the old one. `task_ms` is what every task takes,
+    `admit` refuses power-ons beyond a host's RAM, `capacity_mb` limits every datastore, `idle_s` ends idle sessions,
+    `power_socket` is a Unix datagram socket that is told of power changes.
+    """
+
+    datastores: Required[Mapping[str, Path]]
+    certificate: Required[Path]
+    key: Required[Path]
+    ca: Required[Path]
+    networks: Iterable[str]
+    power_socket: Path | None
+    task_ms: int
+    admit: bool
+    capacity_mb: int | None
+    user: str
+    password: str
+    idle_s: float | None
+    port: int
+
+
+def build() -> Path:
+    """The server's binary, compiled if its sources changed; several processes may call this at once."""
+    sources = sorted(_SOURCES.glob("*.go"))
+    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()
+    out = _REPOSITORY / ".build"
+    binary, stamp = out / "vsim", out / "vsim.sha256"
+    out.mkdir(exist_ok=True)
+    with (out / "vsim.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if binary.exists() and stamp.exists() and stamp.read_text() == digest:
+            return binary
+        go = _toolchain()
+        packages = out / "gopath" / "src"
+        packages.mkdir(parents=True, exist_ok=True)
+        link = packages / "vsim"
+        link.unlink(missing_ok=True)
+        link.symlink_to(_SOURCES)
+        unfinished = out / "vsim.new"
+        environment = os.environ | {
+            "GO111MODULE": "off",
+            "GOFLAGS": "",
+            "CGO_ENABLED": "0",
+            "GOPATH": f"{out / 'gopath'}:{_LIBRARIES}",
+            "GOCACHE": str(out / "gocache"),
+        }
+        done = subprocess.run(
+            [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), "vsim"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise TestbedError(f"{go} build of {_SOURCES} failed:\n{done.stderr}")
+        unfinished.replace(binary)
+        stamp.write_text(digest)
+    return binary
+
+
+def _toolchain() -> Path:
+    """The Go compiler; Debian's golang-1.19-go puts it beside the PATH."""
+    found = sorted(Path("/usr/lib").glob("go-*/bin/go"))
+    on_path = shutil.which("go")
+    if on_path:
+        found.insert(0, Path(on_path))
+    if not found or not (_LIBRARIES / "src/github.com/vmware/govmomi/simulator").is_dir():
+        raise TestbedError(
+            "The vSphere server of the tests cannot be compiled: run "
+            "apt-get install -y golang-1.19-go golang-github-vmware-govmomi-dev"
+        )
+    return found[-1]
+
+
+class VSphere:
+    """One running endpoint: `url`, `host`, `port`, `pid`, `user`, `password`, `ca`. End it with `stop()`."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, directory: Path, arguments: Iterable[str], **options: Unpack[Options]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in options["datastores"].values():
+            path.mkdir(parents=True, exist_ok=True)
+        self.user, self.password = options.get("user", "svc"), options.get("password", "pw")
+        self.ca = options["ca"]
+        self.log = directory / "vsim.log"
+        self._token = secrets.token_hex(16)
+        self._tls = ssl.create_default_context(cafile=str(self.ca))
+        secret = {"VSIM_PASSWORD": self.password, "VSIM_CONTROL_TOKEN": self._token, "TMPDIR": str(directory)}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(build()), *_command_line(self.host, self.user, options), *arguments],
+                stdin=subprocess.PIPE,  # its end, when this process dies, ends the server
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | secret,
+            )
+        self.pid = self._process.pid
+        try:
+            self.port = self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        self.url = f"https://{self.host}:{self.port}/sdk"
+
+    @classmethod
+    def start_esxi(
+        cls, directory: Path, name: str, memory_mb: int = 131072, cores: int = 32, **options: Unpack[Options]
+    ) -> VSphere:
+        """A standalone ESXi host; `directory` gets its log."""
+        return cls(directory, ["-esx", "-hosts", _host_argument(HostSpec(name, memory_mb, cores))], **options)
+
+    @classmethod
+    def start_vcenter(
+        cls, directory: Path, hosts: Iterable[HostSpec], cluster: str | None = None, **options: Unpack[Options]
+    ) -> VSphere:
+        """A vCenter with datacenter DC0; its hosts stand alone or are in one cluster."""
+        arguments = ["-hosts", ",".join(_host_argument(host) for host in hosts)]
+        return cls(directory, arguments + (["-cluster", cluster] if cluster else []), **options)
+
+    def inject(
+        self,
+        method: str,
+        kind: str,
+        *,
+        fault: str = "",
+        status: int = 0,
+        ms: int = 0,
+        match: str = "",
+        count: int = 0,
+        prob: float = 0.0,
+    ) -> None:
+        """Make calls of `method` ("PowerOnVM_Task", "PUT /folder", "*") go wrong.
+
+        `kind`: `soap` (the call is refused with `fault`), `task` (its task fails), `http` (answered with `status`),
+        `drop` (connection cut), `dropafter` (done, but the answer is lost), `delay`. `ms` is waited first. `match` is a
+        part of the request that must be there; `count` 0 is for ever, `prob` 0 always.
+        """
+        rule = {"method": method, "kind": kind, "fault": fault, "status": status, "ms": ms}
+        self._control("POST", "rules", rule | {"match": match, "count": count, "prob": prob})
+
+    def clear_faults(self) -> None:
+        """Forget all rules of `inject`."""
+        self._control("DELETE", "rules")
+
+    def set_host(
+        self,
+        name: str,
+        *,
+        state: str | None = None,
+        maintenance: bool | None = None,
+        memory_mb: int | None = None,
+    ) -> None:
+        """Change a host as seen through the API. `state`: connected, disconnected, notResponding."""
+        order: dict[str, Any] = {"name": name}
+        order |= {"state": state} if state is not None else {}
+        order |= {"maintenance": maintenance} if maintenance is not None else {}
+        order |= {"memory_mb": memory_mb} if memory_mb is not None else {}
+        self._control("POST", "hosts", order)
+
+    def expire_sessions(self) -> None:
+        """End all sessions: their next call gets NotAuthenticated."""
+        self._control("DELETE", "sessions")
+
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        count = self._control("GET", "sessions")
+        assert isinstance(count, int)
+        return count
+
+    def calls(self) -> dict[str, int]:
+        """How often each method was called so far."""
+        counted = self._control("GET", "calls")
+        assert isinstance(counted, dict)
+        return counted
+
+    def inventory(self) -> dict[str, list[dict[str, Any]]]:
+        """`hosts` (name, state, maintenance, memory_mb, used_mb) and `vms` (name, path, power, host, uuid, memory_mb,
+        macs, disks) as the server has them, without a session.
+        """
+        report = self._control("GET", "inventory")
+        assert isinstance(report, dict)
+        return report
+
+    def pause(self) -> None:
+        """Stop the process: connections stay open, nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it like a power cut."""
+        self._process.kill()
+        self._reap()
+
+    def stop(self) -> None:
+        """End it, paused or not; a second time does nothing."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)
+        self._reap()
+
+    def _reap(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _wait_until_ready(self) -> int:
+        """The port from the line the server writes when it listens."""
+        output = self._process.stdout
+        assert output is not None
+        line, deadline = b"", time.monotonic() + _START_TIMEOUT_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TestbedError(f"The vSphere server did not start within {_START_TIMEOUT_S} s, see {self.log}.")
+                part = os.read(output.fileno(), 4096)
+                if not part:
+                    raise TestbedError(f"The vSphere server ended at once: {self.log.read_text()[-2000:]}")
+                line += part
+        return int(json.loads(line)["port"])
+
+    def _control(self, method: str, path: str, body: object = None) -> object:
+        connection = http.client.HTTPSConnection(self.host, self.port, context=self._tls, timeout=_START_TIMEOUT_S)
+        try:
+            connection.request(method, f"/ctl/{path}", json.dumps(body), {"X-Vsim-Control": self._token})
+            answer = connection.getresponse()
+            content = answer.read().decode()
+        finally:
+            connection.close()
+        if answer.status != http.HTTPStatus.OK:
+            raise TestbedError(f"The vSphere server refused {method} /ctl/{path} {body}: {content.strip()}")
+        return json.loads(content)
+
+
+def _command_line(host: str, user: str, options: Options) -> list[str]:
+    line = ["-listen", f"{host}:{options.get('port', 0)}", "-exit-on-eof", "-username", user]
+    line += ["-tlscert", str(options["certificate"]), "-tlskey", str(options["key"])]
+    line += ["-datastores", ",".join(f"{name}={path}" for name, path in options["datastores"].items())]
+    line += ["-networks", ",".join(options.get("networks", ("Private", "Public")))]
+    line += ["-task-ms", str(options.get("task_ms", 0))]
+    line += ["-admit"] if options.get("admit", True) else []
+    for flag in ("capacity_mb", "power_socket"):
+        if options.get(flag):
+            line += [f"-{flag.replace('_', '-')}", str(options.get(flag))]
+    line += ["-idle", f"{options['idle_s']}s"] if options.get("idle_s") else []
+    return line
+
+
+def _host_argument(host: HostSpec) -> str:
+    return f"{host.name}:{host.memory_mb}:{host.cores}:{host.mhz}"
+
+
+def golden_disk(directory: Path, name: str, size_mb: int, adapter: str = "lsilogic", payload: bytes = b"") -> Path:
+    """Write `<directory>/<name>/<name>.vmdk` and its thin content, `payload` first; returns the descriptor's path."""
+    home = directory / name
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{name}-flat.vmdk").open("wb") as content:
+        content.write(payload)
+        content.truncate(size_mb * 1024 * 1024)
+    descriptor = home / f"{name}.vmdk"
+    descriptor.write_text(
+        "# Disk DescriptorFile\n"
+        "version=1\n"
+        'encoding="UTF-8"\n'
+        "CID=fffffffe\n"
+        "parentCID=ffffffff\n"
+        'createType="vmfs"\n'
+        "\n"
+        "# Extent description\n"
+        f'RW {size_mb * 1024 * 1024 // _SECTOR} VMFS "{name}-flat.vmdk"\n'
+        "\n"
+        "# The Disk Data Base\n"
+        "#DDB\n"
+        "\n"
+        f'ddb.adapterType = "{adapter}"\n'
+        'ddb.thinProvisioned = "1"\n'
+        'ddb.virtualHWVersion = "11"\n'
+    )
+    return descriptor

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from esxprov import annotation
+from esxprov.errors import Cancelled, ProvisioningError
+from esxprov.handlers import load
+from esxprov.job import cancelled
+from esxprov.model import ClaimState, DiskMode, PowerState
+from tests.unit.world import IMAGE, POOL, Site
+
+DIRECTORY = "[nfs1] inuse/vclv1-27"
+DISK = f"{DIRECTORY}/{IMAGE}.vmdk"
+
+
+def calls_of_one_load() -> int:
+    site = Site()
+    site.run(site.event("load"))
+    return site.world.calls_made
+
+
+CALLS_OF_ONE_LOAD = calls_of_one_load()
+
+
+def only_vm(site: Site) -> tuple[str, str]:
+    """Endpoint and claim of the one VM there is."""
+    (vm,) = site.world.vms
+    assert vm.power is PowerState.ON
+    owner = annotation.read(vm.annotation)
+    assert owner is not None
+    return vm.endpoint, owner.claim_id
+
+
+def disks_of_the_vm(site: Site) -> list[str]:
+    return [path for path in site.world.disks if path.startswith(DIRECTORY)]
+
+
+def refusing(*endpoints: str) -> dict[str, ProvisioningError]:
+    return {
+        name: ProvisioningError("no_capacity", f"{name} is out of RAM", host=f"{name}/ha-host") for name in endpoints
+    }
+
+
+def test_a_load_ends_with_a_running_vm_its_address_and_a_claim() -> None:
+    site = Site()
+    result = site.run(site.event("load"))
+    endpoint, claim_id = only_vm(site)
+    assert (result["private_ip"], result["host"], result["mac"]) == ("10.77.1.1", endpoint, "00:50:56:00:01:1b")
+    assert result["vmhost_id"] == {"esx1": 11, "esx2": 12, "esx3": 13}[endpoint]
+    (claim,) = site.claims.held
+    assert (claim.id, claim.state, claim.host.endpoint) == (claim_id, ClaimState.RUNNING, endpoint)
+
+
+def test_the_vm_has_its_own_copy_of_the_disk_in_its_own_directory() -> None:
+    site = Site()
+    site.run(site.event("load"))
+    assert disks_of_the_vm(site) == [DISK]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_killed_at_any_call_the_load_resumes_with_one_vm_and_one_claim(number: int, when: str) -> None:
+    site = Site()
+    site.world.die_at = (number, when)
+    result = site.run_until_done(site.event("load"))
+    endpoint, claim_id = only_vm(site)
+    assert [claim.id for claim in site.claims.held] == [claim_id]
+    assert result["host"] == endpoint
+    assert result["private_ip"] in {lease.ip for _, lease in site.world.leases}
+    assert disks_of_the_vm(site) == [DISK]
+
+
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_failed_at_any_call_it_goes_another_way_or_leaves_nothing(number: int) -> None:
+    site = Site()
+    before = site.world.paths()
+    job = site.job(site.event("load"))
+    site.world.fail_at = number
+    try:
+        load.load(job, site.tools)
+    except ProvisioningError:
+        load.undo(job, site.tools)
+        assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+    else:
+        assert only_vm(site)[1] == site.claims.held[0].id
+
+
+def test_what_is_left_of_the_computer_s_earlier_life_is_removed_first() -> None:
+    site = Site()
+    site.run(site.event("load"))
+    (old,) = site.world.vms
+    site.run(site.event("load"))
+    (new,) = site.world.vms
+    assert new.moid != old.moid
+    assert len(site.claims.held) == 1
+
+
+def test_a_computer_whose_host_is_full_of_itself_can_be_loaded_again() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    site.hypervisors["esx1"].ram_mb = 1024 + 2200
+    site.run(site.event("load"))
+    site.run(site.event("load"))
+    assert len(site.world.vms) == len(site.claims.held) == 1
+
+
+def test_a_linked_vm_writes_to_a_redo_disk_of_its_own_and_never_to_the_image() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.run(site.event("load"))
+    (vm,) = site.world.vms
+    (disk,) = site.world.vm_disks[vm.moid]
+    assert disk.startswith(DIRECTORY)
+    assert site.world.disks[disk].parent == f"[nfs1] golden/{IMAGE}/{IMAGE}.vmdk"
+
+
+def test_a_host_that_refuses_the_vm_is_left_for_another_one() -> None:
+    event = Site().event("load")
+    favourite = Site().run(event)["host"]
+    site = Site()
+    site.world.refuses = refusing(favourite)
+    result = site.run(event)
+    assert result["host"] != favourite
+    assert only_vm(site)[0] == result["host"]
+    assert len(site.claims.held) == 1
+
+
+def test_after_three_hosts_that_refused_it_the_load_fails_with_the_last_reason() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1", "esx2", "esx3", "esx4")))
+    site.world.refuses = refusing(*site.pool.endpoints)
+    with pytest.raises(ProvisioningError, match="is out of RAM") as caught:
+        site.run(site.event("load"))
+    assert caught.value.code == "no_capacity"
+    assert sum("power_on" in line for line in site.world.log) == 3
+
+
+def test_an_endpoint_that_does_not_answer_is_left_out() -> None:
+    site = Site()
+    site.world.down = {"esx1", "esx2"}
+    assert site.run(site.event("load"))["host"] == "esx3"
+
+
+def test_without_any_endpoint_the_load_fails_as_unavailable() -> None:
+    site = Site()
+    site.world.down = set(POOL.endpoints)
+    with pytest.raises(ProvisioningError) as caught:
+        site.run(site.event("load"))
+    assert caught.value.code == "host_unavailable"
+    assert caught.value.retryable
+
+
+def test_an_earlier_vm_on_a_silent_host_is_not_doubled() -> None:
+    site = Site()
+    host = site.run(site.event("load"))["host"]
+    site.world.down = {host}
+    with pytest.raises(ProvisioningError, match=f"may still run on {host}"):
+        site.run(site.event("load"))
+    assert any(claim.state is ClaimState.TO_BE_DESTROYED for claim in site.claims.held)
+    assert DISK in site.world.disks
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"image": {"name": "no-such-image"}}, "image_not_found", "image no-such-image has no disk"),
+        ({"image": {"name": "../../etc"}}, "invalid_event", "cannot be used in a datastore path"),
+        ({"computer": {"name": "a/b"}}, "invalid_event", "cannot be used in a datastore path"),
+        ({"profile": {"datastore_path": ""}}, "invalid_event", "names no datastore"),
+        ({"profile": {"networks": []}}, "invalid_event", "names no network"),
+        ({"profile": {"networks": ["Private", "Nowhere"]}}, "no_capacity", "the host has no network Nowhere"),
+        ({"profile": {"vm_path": "elsewhere"}}, "no_capacity", "the host has no datastore elsewhere"),
+        ({"image": {"min_ram_mb": 20000}}, "no_capacity", "would fit if"),
+        ({"image": {"min_cpus": 17}}, "no_capacity", "the host has 16 threads"),
+    ],
+)
+def test_a_request_that_cannot_be_met_says_why_and_changes_nothing(
+    changes: dict[str, dict[str, object]], code: str, said: str
+) -> None:
+    site = Site()
+    before = site.world.paths()
+    with pytest.raises(ProvisioningError, match=said) as caught:
+        site.run(site.event("load", **changes))
+    assert caught.value.code == code
+    assert (site.world.paths(), site.world.vms, site.claims.held) == (before, [], [])
+
+
+def test_a_guest_that_never_gets_an_address_is_an_error_and_its_vm_is_removed() -> None:
+    site = Site()
+    site.world.silent_guests = True
+    before = site.world.paths()
+    job = site.job(site.event("load"))
+    with pytest.raises(ProvisioningError) as caught:
+        load.load(job, site.tools)
+    assert caught.value.code == "ip_not_seen"
+    load.undo(job, site.tools)
+    assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def test_a_cancel_in_the_middle_of_the_copy_leaves_nothing() -> None:
+    site = Site()
+    before = site.world.paths()
+    job = site.job(site.event("load"))
+    site.world.on_call = lambda method: job.interrupt(cancelled("deleted")) if method == "copy_disk" else None
+    with pytest.raises(Cancelled):
+        load.load(job, site.tools)
+    load.undo(job, site.tools)
+    assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def test_a_load_that_failed_before_it_touched_anything_leaves_the_earlier_vm_alone() -> None:
+    site = Site()
+    site.run(site.event("load"))
+    job = site.job(site.event("load", image={"name": "no-such-image"}))
+    with pytest.raises(ProvisioningError):
+        load.load(job, site.tools)
+    load.undo(job, site.tools)
+    assert len(site.world.vms) == len(site.claims.held) == 1
+
+
+def test_a_lease_from_before_this_power_on_is_not_taken_for_the_new_one() -> None:
+    site = Site()
+    first = site.run(site.event("load"))["private_ip"]
+    assert site.run(site.event("load"))["private_ip"] != first

@@ -1,0 +1,304 @@
+"""unload, capture, power, node_status, images, place, sweep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from esxprov.errors import ProvisioningError
+from esxprov.handlers import capture
+from esxprov.handlers.place import capacity
+from esxprov.handlers.sweep import sweep
+from esxprov.model import ClaimState, DiskMode, PowerState
+from tests.unit.world import IMAGE, POOL, Site
+
+NEW = "vmwarelinux-desk12-v0"
+GOLDEN = "[nfs1] golden"
+
+
+def loaded(**pool: Any) -> Site:
+    site = Site(pool=replace(POOL, **pool))
+    site.run(site.event("load"))
+    return site
+
+
+# --- unload ----------------------------------------------------------------------------------------------------------
+
+
+def test_unload_removes_the_vm_its_directory_and_its_claim_and_nothing_else() -> None:
+    before = Site().world.paths()
+    site = loaded()
+    assert site.run(site.event("unload")) == {"removed": True, "unreachable": []}
+    assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def test_unload_of_a_computer_without_a_vm_is_done() -> None:
+    site = Site()
+    assert site.run(site.event("unload"))["removed"] is True
+
+
+def test_unload_with_its_host_silent_is_recorded_and_keeps_the_capacity() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = {claim.host.endpoint}
+    assert site.run(site.event("unload")) == {"removed": False, "unreachable": [claim.host.endpoint]}
+    assert [c.state for c in site.claims.held] == [ClaimState.TO_BE_DESTROYED]
+    assert f"[nfs1] inuse/vclv1-27/{IMAGE}.vmdk" in site.world.disks
+
+
+def test_unload_with_another_host_silent_is_not_held_up_by_it() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = set(POOL.endpoints) - {claim.host.endpoint}
+    assert site.run(site.event("unload"))["removed"] is True
+    assert site.claims.held == []
+
+
+def test_a_vm_that_could_not_be_removed_is_removed_when_its_host_is_back() -> None:
+    before = Site().world.paths()
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    assert sweep(site.tools, POOL) == 0
+    site.world.down = set()
+    assert sweep(site.tools, POOL) == 1
+    assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def test_the_sweep_leaves_running_vms_alone() -> None:
+    site = loaded()
+    assert sweep(site.tools, POOL) == 0
+    assert len(site.world.vms) == 1
+
+
+# --- capture ---------------------------------------------------------------------------------------------------------
+
+
+def calls_of_one_capture() -> int:
+    site = loaded()
+    before = site.world.calls_made
+    site.run(site.event("capture"))
+    return site.world.calls_made - before
+
+
+def test_a_capture_makes_an_image_that_can_be_loaded() -> None:
+    site = loaded()
+    result = site.run(site.event("capture"))
+    assert result["image_path"] == f"{GOLDEN}/{NEW}/{NEW}.vmdk"
+    assert result["size_mb"] >= 1
+    site.run(site.event("load", image={"name": NEW}))
+    assert f"[nfs1] inuse/vclv1-27/{NEW}.vmdk" in site.world.disks
+
+
+@pytest.mark.parametrize(("state", "left"), [("image", 0), ("checkpoint", 1)])
+def test_only_an_imaged_computer_loses_its_vm(state: str, left: int) -> None:
+    site = loaded()
+    site.run(site.event("capture", reservation={"state": state}))
+    assert len(site.world.vms) == left
+
+
+def test_a_linked_vm_is_captured_as_a_whole_disk() -> None:
+    site = loaded(disk=DiskMode.LINKED)
+    site.run(site.event("capture"))
+    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].parent is None
+
+
+def test_an_image_that_exists_is_never_overwritten() -> None:
+    site = loaded()
+    site.world.golden(NEW)
+    before = site.world.paths()
+    with pytest.raises(ProvisioningError, match="exists already and is not overwritten") as caught:
+        site.run(site.event("capture"))
+    assert caught.value.code == "image_exists"
+    assert site.world.paths() == before
+
+
+def test_a_vm_with_two_disks_is_refused() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.world.vm_disks[vm.moid].append("[nfs1] inuse/vclv1-27/second.vmdk")
+    with pytest.raises(ProvisioningError, match="has 2 disks, an image has exactly one"):
+        site.run(site.event("capture"))
+
+
+def test_a_computer_without_a_vm_cannot_be_captured() -> None:
+    site = Site()
+    with pytest.raises(ProvisioningError) as caught:
+        site.run(site.event("capture"))
+    assert caught.value.code == "vm_not_found"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, calls_of_one_capture() + 1))
+def test_killed_at_any_call_the_capture_resumes_with_one_whole_image(number: int, when: str) -> None:
+    site = loaded()
+    site.world.die_at = (site.world.calls_made + number, when)
+    site.run_until_done(site.event("capture"))
+    manifest = json.loads(site.world.files[f"{GOLDEN}/{NEW}/{capture.MANIFEST}"])
+    assert manifest["image"] == NEW
+    assert sorted(site.world.directories) == [f"{GOLDEN}/{IMAGE}", f"{GOLDEN}/{NEW}"]
+    assert (site.world.vms, site.claims.held) == ([], [])
+
+
+@pytest.mark.parametrize("number", range(1, calls_of_one_capture() + 1))
+def test_a_capture_that_failed_leaves_no_image_or_the_whole_one(number: int) -> None:
+    site = loaded()
+    job = site.job(site.event("capture"))
+    site.world.fail_at = site.world.calls_made + number
+    try:
+        capture.capture(job, site.tools)
+    except ProvisioningError:
+        capture.undo(job, site.tools)
+    images = [d for d in site.world.directories if d.startswith(GOLDEN)]
+    assert set(images) <= {f"{GOLDEN}/{IMAGE}", f"{GOLDEN}/{NEW}"}
+    if f"{GOLDEN}/{NEW}" in images:
+        assert f"{GOLDEN}/{NEW}/{NEW}.vmdk" in site.world.disks
+
+
+# --- power and status ------------------------------------------------------------------------------------------------
+
+
+def test_power_status_tells_on_and_off() -> None:
+    site = loaded()
+    assert site.run(site.event("power_status")) == {"state": "on"}
+    site.run(site.event("power_off"))
+    assert site.run(site.event("power_status")) == {"state": "off"}
+
+
+def test_power_on_tells_the_address_the_guest_came_back_with() -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    assert site.run(site.event("power_on")) == {"state": "on", "private_ip": "10.77.1.2"}
+
+
+def test_power_on_of_a_running_vm_changes_nothing() -> None:
+    site = loaded()
+    assert site.run(site.event("power_on")) == {"state": "on"}
+
+
+def test_power_reset_tells_the_new_address() -> None:
+    site = loaded()
+    assert site.run(site.event("power_reset"))["private_ip"] == "10.77.1.2"
+
+
+def test_power_on_of_a_guest_that_says_nothing_to_dhcpd_is_a_success_all_the_same() -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    site.world.silent_guests = True
+    assert site.run(site.event("power_on")) == {"state": "on"}
+
+
+@pytest.mark.parametrize("call", ["power_status", "power_on", "power_off", "power_reset"])
+def test_a_computer_without_a_vm_has_no_power(call: str) -> None:
+    site = Site()
+    with pytest.raises(ProvisioningError, match="reload the computer") as caught:
+        site.run(site.event(call))
+    assert caught.value.code == "vm_not_found"
+
+
+def test_no_vm_and_cannot_tell_are_kept_apart() -> None:
+    site = Site()
+    site.world.down = {"esx2"}
+    with pytest.raises(ProvisioningError) as caught:
+        site.run(site.event("power_status"))
+    assert caught.value.code == "host_unavailable"
+
+
+def test_node_status_of_a_fresh_vm_is_good_on_every_count() -> None:
+    site = loaded()
+    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": True, "sized_right": True}
+
+
+def test_node_status_sees_that_the_vm_is_too_small_for_the_image() -> None:
+    site = loaded()
+    assert site.run(site.event("node_status", image={"min_ram_mb": 4096}))["sized_right"] is False
+
+
+def test_node_status_sees_that_the_vm_is_off_or_gone() -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    assert site.run(site.event("node_status"))["present"] is False
+    site.run(site.event("unload"))
+    assert site.run(site.event("node_status"))["on_known_host"] is False
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_exists_if_its_disk_does() -> None:
+    site = Site()
+    assert site.run(site.event("does_image_exist")) == {"exists": True}
+    assert site.run(site.event("does_image_exist", image={"name": "other"})) == {"exists": False}
+
+
+def test_an_image_is_found_although_a_host_is_silent_but_its_absence_is_not_claimed_then() -> None:
+    site = Site()
+    site.world.down = {"esx1"}
+    assert site.run(site.event("does_image_exist")) == {"exists": True}
+    with pytest.raises(ProvisioningError) as caught:
+        site.run(site.event("does_image_exist", image={"name": "other"}))
+    assert caught.value.code == "host_unavailable"
+
+
+def test_the_size_of_an_image_is_that_of_its_files() -> None:
+    site = Site()
+    assert site.run(site.event("get_image_size")) == {"size_mb": 1}
+    with pytest.raises(ProvisioningError, match="has no disk"):
+        site.run(site.event("get_image_size", image={"name": "other"}))
+
+
+def test_retrieving_an_image_that_is_there_copies_nothing() -> None:
+    site = Site()
+    assert site.run(site.event("retrieve_image")) == {"copied_mb": 0}
+    with pytest.raises(ProvisioningError, match="has no disk"):
+        site.run(site.event("retrieve_image", image={"name": "other"}))
+
+
+# --- place and capacity ----------------------------------------------------------------------------------------------
+
+
+def test_place_answers_for_several_vms_at_once_and_claims_nothing() -> None:
+    site = Site()
+    answer = site.run(site.event("place", image={"min_ram_mb": 8192, "size_mb": 0}, count=3))
+    assert sorted(placement["host"] for placement in answer["placements"]) == ["esx1", "esx2", "esx3"]
+    assert site.claims.held == []
+
+
+def test_place_is_all_or_nothing() -> None:
+    site = Site()
+    answer = site.run(site.event("place", image={"min_ram_mb": 8192, "size_mb": 0}, count=4))
+    assert answer["placements"] == []
+    assert set(answer["refused"]) == {"esx1", "esx2", "esx3"}
+
+
+@pytest.mark.parametrize("count", [0, -1, "two", True, 10**6])
+def test_place_refuses_a_count_that_is_none(count: object) -> None:
+    site = Site()
+    with pytest.raises(ProvisioningError, match="expected a whole number from 1 to 1000"):
+        site.run(site.event("place", count=count))
+
+
+def test_capacity_shows_what_is_promised_and_who_is_silent() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    silent = next(name for name in POOL.endpoints if name != claim.host.endpoint)
+    site.world.down = {silent}
+    rows = {row["host"]: row for row in capacity(site.tools, POOL)}
+    assert rows[claim.host.endpoint]["ram_free_mb"] == 16384 - 1024 - claim.ram_mb
+    assert rows[claim.host.endpoint]["vms"] == 1
+    assert rows[silent]["state"] == "silent"
+
+
+def test_a_vm_that_somebody_else_made_counts() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.world.vms.append(
+        replace(vm, moid="foreign", vmx_path="[nfs1] foreign/x.vmx", annotation="", power=PowerState.OFF)
+    )
+    (claim,) = site.claims.held
+    rows = {row["host"]: row for row in capacity(site.tools, POOL)}
+    assert rows[vm.endpoint]["ram_free_mb"] == 16384 - 1024 - 2 * claim.ram_mb

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from esxprov import config
+from esxprov.errors import ConfigurationError
+from esxprov.model import DiskMode
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    secret.chmod(0o600)
+    path = tmp_path / "esxprov.conf"
+    path.write_text(
+        f"""
+# what a site writes
+[service]
+management_node = mn1
+[broker]
+url = amqp://esxprov@127.0.0.1:5672/
+password_file = {secret}
+[vcld]
+url = amqp://vcld@127.0.0.1:5672/
+password_file = {secret}
+spool = /var/spool/esxprov
+[database]
+host = 127.0.0.1
+user = vcl
+password_file = {secret}
+[leases]
+source = dhcpd:/var/lib/dhcp/dhcpd.leases
+[endpoint esx1]
+url = https://esx1.example.org/sdk
+user = svc
+password_file = {secret}
+[pool main]
+endpoints = esx1
+profile = blades
+disk = linked
+"""
+    )
+    return path
+
+
+def load(path: Path, *overrides: str, **environment: str) -> config.Config:
+    return config.load(environment, overrides, path=path, vcld_conf=path.parent / "no-vcld.conf")
+
+
+def edit(path: Path, old: str, new: str) -> Path:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_a_file_is_read(conf: Path) -> None:
+    found = load(conf)
+    assert found.service.management_node == "mn1"
+    assert found.broker.user == "esxprov"
+    assert found.endpoints["esx1"].password == "s3cret"
+    assert found.pools["main"].disk is DiskMode.LINKED
+    assert found.publishers == {"vcld", "esxprov"}
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(conf: Path) -> None:
+    assert load(conf, ESXPROV_SERVICE_WORKERS_SLOW="3").service.workers_slow == 3
+    assert load(conf, "service.workers_slow=5", ESXPROV_SERVICE_WORKERS_SLOW="3").service.workers_slow == 5
+    assert load(conf, ESXPROV_ENDPOINT_ESX1_URL="https://other/sdk").endpoints["esx1"].url == "https://other/sdk"
+
+
+def test_esxprov_conf_names_the_file(conf: Path) -> None:
+    assert config.load({"ESXPROV_CONF": str(conf)}, vcld_conf=conf.parent / "none").path == conf
+
+
+def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
+    edit(conf, "[database]\nhost = 127.0.0.1\nuser = vcl\n", "[cli]\nurl = amqp://cli@127.0.0.1/\n")
+    vcld = conf.parent / "vcld.conf"
+    vcld.write_text("server=localhost;mysql_socket=/run/db.sock\nLockerWrtUser=writer\nwrtPass=p\ndatabase=vcl2\n")
+    found = config.load({}, path=conf, vcld_conf=vcld).database
+    assert (found.unix_socket, found.user, found.password, found.name) == ("/run/db.sock", "writer", "p", "vcl2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("management_node = mn1", "managment_node = mn1", "did you mean 'management_node'"),
+        ("[service]", "[servise]", r"no section \[servise\], did you mean 'service'"),
+        ("[pool main]", "[pool]", r"no section \[pool\]"),
+        ("management_node = mn1", "workers_slow = many", "expected a whole number from 1 to 256"),
+        ("management_node = mn1", "management_node = mn1.example.org", "without dots"),
+        ("url = amqp://vcld@127.0.0.1:5672/", "url = http://x/", r"\[vcld\] url"),
+        ("url = amqp://vcld@127.0.0.1:5672/", "url = amqp://vcld:hunter2@127.0.0.1/", "holds a password"),
+        ("url = https://esx1.example.org/sdk", "url = http://esx1.example.org/sdk", "expected https://host/sdk"),
+        ("endpoints = esx1", "endpoints = esx1, esx2", r"no section \[endpoint esx2\]"),
+        ("disk = linked", "disk = thick", "expected copy or linked"),
+        ("disk = linked", "golden = ../golden", "expected a directory on the datastore"),
+        ("profile = blades", "", r"\[pool main\] profile is missing"),
+        ("source = dhcpd:", "source = file:", "expected dhcpd:/path"),
+        ("user = svc", "user = svc\nthumbprint = 00:11", "64 hexadecimal digits"),
+        ("disk = linked", "disk = linked\n[pool other]\nendpoints = esx1\nprofile = blades", "belongs to one pool"),
+        ("[service]", "nonsense", "is not an INI file"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(conf: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        load(edit(conf, old, new))
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be read .* or name another file in ESXPROV_CONF"):
+        load(tmp_path / "none.conf")
+
+
+def test_a_password_file_that_everybody_may_read_is_refused(conf: Path) -> None:
+    (conf.parent / "secret").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="everybody may read"):
+        load(conf)
+
+
+def test_no_secret_is_shown_when_the_configuration_is_printed(conf: Path) -> None:
+    assert "s3cret" not in repr(load(conf))
+
+
+def test_an_override_without_a_section_is_refused(conf: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"section\.key=value"):
+        load(conf, "workers_slow=4")

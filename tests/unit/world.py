@@ -1,0 +1,482 @@
+"""A world in memory for handler tests: endpoints that share one datastore, claims, leases, VCL's tables.
+
+Any call of a port can be made the last one before the service dies (`world.die_at`): before its effect, or after it
+with the answer lost. Nothing else here is clever: it keeps files in a dict and VMs in a list.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from bridge import envelope
+from bridge.envelope import Event, decode, request
+from esxprov.errors import ProvisioningError
+from esxprov.handlers import CALLS
+from esxprov.job import Job
+from esxprov.model import (
+    Claim,
+    ClaimState,
+    Datastore,
+    DiskInfo,
+    FileEntry,
+    Host,
+    HostKey,
+    Lease,
+    Nic,
+    Pool,
+    PowerState,
+    Profile,
+    Vm,
+)
+from esxprov.placement.choose import Decide, Decision
+from esxprov.ports import Mark, Progress, Tools
+from esxprov.request import read
+
+EXAMPLES = Path(envelope.__file__).parent / "examples"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Died(BaseException):
+    """kill -9 at a port call: no handler code may catch it."""
+
+
+def port(method: F) -> F:
+    """A method of a port: counted, and possibly the last one."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        world: World = self.world
+        number = world.calls_made = world.calls_made + 1
+        world.log.append(f"{method.__name__}{args!r}")
+        world.on_call(method.__name__)
+        if world.fail_at == number:
+            raise ProvisioningError("vsphere_fault", f"injected at call {number}, {method.__name__}")
+        if world.die_at == (number, "before"):
+            raise Died(f"{number} before {method.__name__}")
+        result = method(self, *args, **kwargs)
+        if world.die_at == (number, "after"):
+            raise Died(f"{number} after {method.__name__}")
+        return result
+
+    return cast(F, wrapped)
+
+
+@dataclass
+class World:
+    """All state, shared by the fakes below."""
+
+    now: datetime = datetime(2026, 11, 22, 5, 41, 7, tzinfo=UTC)
+    files: dict[str, bytes] = field(default_factory=dict)
+    disks: dict[str, DiskInfo] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+    vms: list[Vm] = field(default_factory=list)
+    nics: dict[str, list[Nic]] = field(default_factory=dict)
+    vm_disks: dict[str, list[str]] = field(default_factory=dict)
+    leases: list[tuple[float, Lease]] = field(default_factory=list)
+    down: set[str] = field(default_factory=set)
+    refuses: dict[str, ProvisioningError] = field(default_factory=dict)
+    silent_guests: bool = False
+    die_at: tuple[int, str] | None = None
+    fail_at: int | None = None
+    on_call: Callable[[str], None] = lambda method: None
+    calls_made: int = 0
+    log: list[str] = field(default_factory=list)
+    registered: int = 0
+
+    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1") -> None:
+        directory = f"[{datastore}] golden/{image}"
+        self.directories.add(directory)
+        path = f"{directory}/{image}.vmdk"
+        self.disks[path] = DiskInfo(path, "lsilogic", "vmfs", size_mb)
+
+    def paths(self) -> list[str]:
+        """Everything on the datastore."""
+        return sorted([*self.files, *self.disks, *self.directories])
+
+
+@dataclass
+class FakeClock:
+    world: World
+
+    def now(self) -> datetime:
+        return self.world.now
+
+    def monotonic(self) -> float:
+        return self.world.now.timestamp()
+
+    def wait(self, seconds: float) -> bool:
+        self.world.now += timedelta(seconds=seconds)
+        return False
+
+
+@dataclass
+class FakeHypervisor:
+    """One endpoint with one host."""
+
+    world: World
+    name: str
+    ram_mb: int = 16384
+    networks: tuple[str, ...] = ("Private", "Public")
+    maintenance: bool = False
+
+    def _answer(self) -> None:
+        if self.name in self.world.down:
+            raise ProvisioningError("host_unavailable", f"{self.name} does not answer", retryable=True, host=self.name)
+
+    @port
+    def hosts(self) -> list[Host]:
+        self._answer()
+        used = sum(vm.ram_mb for vm in self.world.vms if vm.endpoint == self.name and vm.power is PowerState.ON)
+        return [
+            Host(
+                HostKey(self.name, "ha-host"),
+                self.name,
+                "connected",
+                self.maintenance,
+                self.ram_mb,
+                1024 + used,
+                16,
+                (Datastore("nfs1", 500_000, 1_000_000),),
+                self.networks,
+            )
+        ]
+
+    @port
+    def vms(self) -> list[Vm]:
+        self._answer()
+        return [vm for vm in self.world.vms if vm.endpoint == self.name]
+
+    @port
+    def find_vm(self, vmx_path: str) -> Vm | None:
+        self._answer()
+        return self._find(vmx_path)
+
+    def _find(self, vmx_path: str) -> Vm | None:
+        return next((vm for vm in self.world.vms if vm.endpoint == self.name and vm.vmx_path == vmx_path), None)
+
+    @port
+    def nics(self, vm: Vm) -> list[Nic]:
+        self._answer()
+        return self.world.nics[vm.moid]
+
+    @port
+    def disks(self, vm: Vm) -> list[str]:
+        self._answer()
+        return self.world.vm_disks[vm.moid]
+
+    @port
+    def power_state(self, vm: Vm) -> PowerState | None:
+        self._answer()
+        found = self._find(vm.vmx_path)
+        return found.power if found else None
+
+    @port
+    def register(self, vmx_path: str, name: str, host_moid: str) -> Vm:
+        self._answer()
+        existing = self._find(vmx_path)
+        if existing:
+            return existing
+        keys = dict(line.split(" = ", 1) for line in self.world.files[vmx_path].decode().splitlines() if " = " in line)
+        text = {key: value.strip('"') for key, value in keys.items()}
+        self.world.registered += 1
+        moid = f"vm-{self.world.registered}"
+        vm = Vm(
+            self.name,
+            moid,
+            name,
+            host_moid,
+            vmx_path,
+            PowerState.OFF,
+            int(text["memSize"]),
+            int(text["numvcpus"]),
+            text["annotation"],
+            f"uuid-{moid}",
+        )
+        self.world.vms.append(vm)
+        self.world.nics[moid] = [
+            Nic(
+                text.get(f"ethernet{i}.address", f"00:0c:29:00:00:{self.world.registered:02x}"),
+                text[f"ethernet{i}.networkName"],
+            )
+            for i in range(4)
+            if f"ethernet{i}.present" in text
+        ]
+        disk = text["scsi0:0.fileName"]
+        if disk.startswith("/vmfs/volumes/"):
+            datastore, _, rest = disk.removeprefix("/vmfs/volumes/").partition("/")
+            self.world.vm_disks[moid] = [f"[{datastore}] {rest}"]
+        else:
+            self.world.vm_disks[moid] = [f"{vmx_path.rpartition('/')[0]}/{disk}"]
+        return vm
+
+    @port
+    def unregister(self, vm: Vm) -> None:
+        self._answer()
+        self.world.vms = [other for other in self.world.vms if other.moid != vm.moid]
+
+    @port
+    def snapshot_before_first_power_on(self, vm: Vm) -> None:
+        self._answer()
+        golden = self.world.disks[self.world.vm_disks[vm.moid][0]]
+        path = f"{vm.vmx_path.rpartition('/')[0]}/{golden.path.rpartition('/')[2][:-5]}-000001.vmdk"
+        self.world.disks[path] = replace(golden, path=path, parent=golden.path)
+        self.world.vm_disks[vm.moid] = [path]
+
+    @port
+    def power_on(self, vm: Vm) -> None:
+        self._answer()
+        if self.name in self.world.refuses:
+            raise self.world.refuses[self.name]
+        self._set_power(vm, PowerState.ON)
+
+    @port
+    def power_off(self, vm: Vm) -> None:
+        self._answer()
+        self._set_power(vm, PowerState.OFF)
+
+    @port
+    def reset(self, vm: Vm) -> None:
+        self._answer()
+        self._set_power(vm, PowerState.OFF)
+        self._set_power(vm, PowerState.ON)
+
+    def _set_power(self, vm: Vm, power: PowerState) -> None:
+        before = self._find(vm.vmx_path)
+        if before is None or before.power is power:
+            return
+        self.world.vms = [replace(v, power=power) if v.moid == vm.moid else v for v in self.world.vms]
+        if power is PowerState.ON and not self.world.silent_guests:
+            mac = self.world.nics[vm.moid][0].mac
+            self.world.now += timedelta(seconds=1)
+            at = self.world.now.timestamp()
+            lease = Lease(f"10.77.1.{len(self.world.leases) + 1}", mac, "active", int(at), int(at) + 7200)
+            self.world.leases.append((at, lease))
+
+    @port
+    def disk(self, path: str) -> DiskInfo | None:
+        self._answer()
+        return self.world.disks.get(path)
+
+    @port
+    def copy_disk(self, source: str, target: str, *, adapter: str, progress: Progress) -> None:
+        self._answer()
+        if target in self.world.disks:
+            raise ProvisioningError("image_exists", f"{target} exists")
+        progress(50)
+        self.world.disks[target] = replace(self.world.disks[source], path=target, adapter=adapter, parent=None)
+
+    @port
+    def move_disk(self, source: str, target: str) -> None:
+        self._answer()
+        self.world.disks[target] = replace(self.world.disks.pop(source), path=target)
+
+    @port
+    def list_directory(self, path: str) -> list[FileEntry] | None:
+        self._answer()
+        if path not in self.world.directories:
+            return None
+        inside = [p for p in [*self.world.files, *self.world.disks] if p.startswith(path + "/")]
+        return [FileEntry(p.removeprefix(path + "/"), 1024 * 1024, is_directory=False) for p in inside]
+
+    @port
+    def make_directory(self, path: str) -> None:
+        self._answer()
+        self.world.directories.add(path)
+
+    @port
+    def move_directory(self, source: str, target: str) -> None:
+        self._answer()
+        if target in self.world.directories:
+            raise ProvisioningError("image_exists", f"{target} exists")
+        self.world.files = {_moved(path, source, target): content for path, content in self.world.files.items()}
+        self.world.disks = {
+            _moved(path, source, target): replace(disk, path=_moved(path, source, target))
+            for path, disk in self.world.disks.items()
+        }
+        self.world.directories = {_moved(path, source, target) for path in self.world.directories}
+
+    @port
+    def delete(self, path: str) -> None:
+        self._answer()
+        for kept in (self.world.files, self.world.disks):
+            for key in [key for key in kept if key == path or key.startswith(path + "/")]:
+                del kept[key]
+        self.world.directories = {d for d in self.world.directories if d != path and not d.startswith(path + "/")}
+
+    @port
+    def read_file(self, path: str) -> bytes | None:
+        self._answer()
+        return self.world.files.get(path)
+
+    @port
+    def write_file(self, path: str, content: bytes) -> None:
+        self._answer()
+        self.world.files[path] = content
+
+
+def _moved(path: str, source: str, target: str) -> str:
+    return target + path.removeprefix(source) if path == source or path.startswith(source + "/") else path
+
+
+@dataclass
+class FakeHypervisors:
+    endpoints: dict[str, FakeHypervisor]
+
+    def endpoint(self, name: str) -> FakeHypervisor:
+        return self.endpoints[name]
+
+
+@dataclass
+class FakeLeases:
+    world: World
+
+    def mark(self) -> Mark:
+        return Mark(len(self.world.leases), self.world.now.timestamp())
+
+    def mark_of(self, at: float) -> Mark:
+        return Mark(-1, at)
+
+    @port
+    def wait(self, mac: str, mark: Mark, timeout_s: float, cancelled: Callable[[], bool]) -> Lease:
+        for number, (at, lease) in enumerate(self.world.leases):
+            fresh = number >= mark.sequence if mark.sequence >= 0 else at >= mark.at - 2
+            if lease.mac == mac and fresh:
+                return lease
+        self.world.now += timedelta(seconds=timeout_s)
+        raise ProvisioningError("ip_not_seen", f"no lease of {mac}")
+
+
+@dataclass
+class FakeInventory:
+    known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
+
+    def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
+        return self.known.get(host_name)
+
+    def computer_exists(self, computer_id: int, name: str) -> bool:
+        return True
+
+    def profile(self, name: str) -> Profile | None:
+        return None
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return [(1024, 1), (4096, 2)]
+
+
+@dataclass
+class FakeClaims:
+    """The claims in memory, with the promises of esxprov.placement.claims.Claims."""
+
+    world: World
+    held: list[Claim] = field(default_factory=list)
+
+    @port
+    def take(self, pool: str, event_id: str, computer_id: int, decide: Decide) -> tuple[Decision | None, Claim | None]:
+        for claim in self.held:
+            if claim.event_id == event_id and claim.state is not ClaimState.TO_BE_DESTROYED:
+                return None, claim
+        decision, room = decide(tuple(self.held))
+        if decision.placement is None:
+            return decision, None
+        identifier = f"claim-{self.world.calls_made}"
+        claim = Claim(identifier, decision.placement.host, computer_id, room.ram_mb, room.cpus, event_id)
+        self.held.append(claim)
+        return decision, claim
+
+    @port
+    def release(self, claim_id: str) -> None:
+        self.held = [claim for claim in self.held if claim.id != claim_id]
+
+    @port
+    def mark(self, claim_id: str, state: ClaimState) -> None:
+        self.held = [replace(claim, state=state) if claim.id == claim_id else claim for claim in self.held]
+
+    def of_computer(self, computer_id: int) -> list[Claim]:
+        return [claim for claim in self.held if claim.computer_id == computer_id]
+
+    def of_pool(self, pool: str) -> list[Claim]:
+        return list(self.held)
+
+
+@dataclass
+class FakePools:
+    pool: Pool
+
+    def of(self, profile: Profile) -> Pool:
+        return self.pool
+
+
+IMAGE = "vmwarelinux-base9-v3"
+POOL = Pool("main", ("esx1", "esx2", "esx3"), "blades")
+
+
+@dataclass
+class Site:
+    """A whole site: three hosts, one image, and a way to run handlers on it as the service would."""
+
+    world: World = field(default_factory=World)
+    pool: Pool = POOL
+
+    def __post_init__(self) -> None:
+        self.hypervisors = {name: FakeHypervisor(self.world, name) for name in self.pool.endpoints}
+        self.claims = FakeClaims(self.world)
+        self.tools = Tools(
+            FakeHypervisors(self.hypervisors),
+            FakePools(self.pool),
+            self.claims,
+            FakeLeases(self.world),
+            FakeInventory(),
+        )
+        self.world.golden(IMAGE)
+
+    def event(self, call: str, **changes: Any) -> Event:
+        """A request like the golden one, with sections changed: `image={"name": ...}`."""
+        data = decode((EXAMPLES / f"vcl.{call}.requested.v1.json").read_bytes()).data
+        for section, values in changes.items():
+            data[section] = {**data[section], **values} if isinstance(values, dict) else values
+        return request(call, source="urn:vcl:mn:mn1", data=data, now=self.world.now)
+
+    def job(self, event: Event, book: StoredSteps | None = None) -> Job:
+        book = book or StoredSteps()
+        clock = FakeClock(self.world)
+        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read())
+
+    def run(self, event: Event) -> dict[str, Any]:
+        return CALLS[event.call].run(self.job(event), self.tools)
+
+    def run_until_done(self, event: Event) -> dict[str, Any]:
+        """As services would that take over from each other: each begins with the steps that were written down."""
+        book = StoredSteps()
+        try:
+            return CALLS[event.call].run(self.job(event, book), self.tools)
+        except Died:
+            self.world.die_at = None
+            return CALLS[event.call].run(self.job(event, book), self.tools)
+
+
+class StoredSteps:
+    """The journal's row: what survives when the process dies."""
+
+    def __init__(self) -> None:
+        self._written = "{}"
+
+    def read(self) -> dict[str, Any]:
+        steps: dict[str, Any] = json.loads(self._written)
+        return steps
+
+    def step(self, name: str, steps: dict[str, Any]) -> None:
+        self._written = json.dumps(steps)
+
+    def decide(self, decision: dict[str, Any]) -> None:
+        json.dumps(decision)
+
+
+def _ignore(step: str, message: str, loadstate: str | None, percent: int | None) -> None:
+    """Nobody listens."""
