@@ -1,4 +1,4 @@
-"""Real servers for the integration tests. One that cannot be started is an error, never a skip."""
+"""Real servers for the integration tests, and the ways to them. One that does not start is an error, never a skip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pika
 import pytest
 
-from tests.integration.shim_broker import ShimBroker
+from tests.integration.shim_broker import ShimBroker, Wire
 from tests.testbed.certificates import Certificates
 from tests.testbed.mariadb import MariaDb
 from tests.testbed.rabbitmq import RabbitMq
@@ -15,40 +15,49 @@ from tests.testbed.rabbitmq import RabbitMq
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates.create(tmp_path_factory.mktemp("certificates"))
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
-    server = MariaDb(tmp_path_factory.mktemp("mariadb"))
-    try:
-        server.begin()
-        server.finish()
+    with MariaDb(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[RabbitMq]:
-    certificate, key = certificates.issue("rabbitmq")
-    server = RabbitMq(tmp_path_factory.mktemp("rabbitmq"), tls=(certificates.ca, certificate, key))
-    try:
-        server.begin()
-        server.finish()
+    tls = (certificates.ca, *certificates.server("rabbitmq"))
+    with RabbitMq(tmp_path_factory.mktemp("rabbitmq"), tls=tls) as server:
         yield server
-    finally:
-        server.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def shim_broker(rabbitmq: RabbitMq) -> ShimBroker:
-    """The shim's way to the broker."""
-    return ShimBroker(rabbitmq.host, rabbitmq.port, "vcld", rabbitmq.passwords["vcld"])
+    """The broker as vcld's user sees it."""
+    return ShimBroker(rabbitmq.host, rabbitmq.port, "vcld", rabbitmq.password("vcld"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def vcld_parameters(rabbitmq: RabbitMq) -> pika.ConnectionParameters:
+    """pika as vcld's user."""
+    return _parameters(rabbitmq, "vcld")
+
+
+@pytest.fixture
 def peer_parameters(rabbitmq: RabbitMq) -> pika.ConnectionParameters:
-    """The service's way to the broker, for a stand-in of the service."""
-    credentials = pika.PlainCredentials("esxprov", rabbitmq.passwords["esxprov"])
+    """pika as the service's user, for a stand-in of the service."""
+    return _parameters(rabbitmq, "esxprov")
+
+
+def _parameters(rabbitmq: RabbitMq, user: str) -> pika.ConnectionParameters:
+    credentials = pika.PlainCredentials(user, rabbitmq.password(user))
     return pika.ConnectionParameters(rabbitmq.host, rabbitmq.port, credentials=credentials)
+
+
+@pytest.fixture
+def wires() -> Iterator[list[Wire]]:
+    """A list whose wires are closed after the test."""
+    opened: list[Wire] = []
+    yield opened
+    for wire in opened:
+        wire.close()

@@ -11,15 +11,10 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pika
-import pytest
-
-from tests.testbed.rabbitmq import RabbitMq
 
 ASK = Path(__file__).parents[1] / "perl" / "ask"
 
@@ -198,35 +193,3 @@ def _pump(near: socket.socket, far: socket.socket) -> None:
     finally:
         near.close()
         far.close()
-
-
-@pytest.fixture
-def shim_broker(rabbitmq: RabbitMq) -> ShimBroker:
-    """The broker as vcld's user sees it."""
-    return ShimBroker(rabbitmq.host, rabbitmq.port, "vcld", rabbitmq.password("vcld"))
-
-
-@pytest.fixture
-def vcld_parameters(rabbitmq: RabbitMq) -> pika.ConnectionParameters:
-    """pika as vcld's user."""
-    return _parameters(rabbitmq, "vcld")
-
-
-@pytest.fixture
-def peer_parameters(rabbitmq: RabbitMq) -> pika.ConnectionParameters:
-    """pika as the service's user."""
-    return _parameters(rabbitmq, "esxprov")
-
-
-def _parameters(rabbitmq: RabbitMq, user: str) -> pika.ConnectionParameters:
-    credentials = pika.PlainCredentials(user, rabbitmq.password(user))
-    return pika.ConnectionParameters(rabbitmq.host, rabbitmq.port, credentials=credentials)
-
-
-@pytest.fixture
-def wires() -> Iterator[list[Wire]]:
-    """A list whose wires are closed after the test."""
-    opened: list[Wire] = []
-    yield opened
-    for wire in opened:
-        wire.close()

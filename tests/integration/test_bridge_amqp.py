@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pika
 import pytest
@@ -29,9 +28,10 @@ from tests.integration.bridge_broker import (
     broker,
     io_threads,
 )
-from tests.integration.shim_broker import Authority, Wire, wires
+from tests.integration.shim_broker import Wire
+from tests.testbed.certificates import Certificates
 
-__all__ = ["bridge_host", "broker", "wires"]
+__all__ = ["bridge_host", "broker"]
 
 FAST = lane_queue(NODE, Lane.FAST)
 CONFIRMED = PublishOutcome(confirmed=True)
@@ -486,9 +486,9 @@ def test_a_broker_that_says_nothing_is_given_up_and_tried_again(
 
 
 @pytest.fixture(scope="module")
-def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificates, Certificates]:
     directory = tmp_path_factory.mktemp("ca")
-    return Authority(directory).make(), Authority(directory, "stranger").make()
+    return Certificates(directory), Certificates(directory, "stranger")
 
 
 @pytest.mark.parametrize(
@@ -503,15 +503,17 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Au
 def test_a_broker_is_trusted_by_its_authority_and_name(
     broker: BridgeBroker,
     wires: list[Wire],
-    authorities: tuple[Authority, Authority],
+    authorities: tuple[Certificates, Certificates],
     certified: str,
     host: str,
     ours: bool,
     problem: str | None,
 ) -> None:
     ca, stranger = authorities
-    wires.append(Wire((broker.private.host, broker.private.port), ca.context(certified)))
-    ca_file: Path = (ca if ours else stranger).certificate
+    wires.append(
+        Wire((broker.private.host, broker.private.port), ca.issue(certified, names=f"DNS:{certified}").context())
+    )
+    ca_file = (ca if ours else stranger).ca
     thread = broker.prepare(
         replace(broker.as_user("esxprov"), host=host, port=wires[-1].port, tls=True, ca_file=ca_file)
     )

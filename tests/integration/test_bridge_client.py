@@ -20,9 +20,9 @@ from bridge.envelope import Event, decode, encode, finished, progressed, request
 from bridge.message import BrokerRefused, BrokerUnavailable, Delivery, properties
 from bridge.topology import DEAD, lane_queue
 from tests.integration.bridge_broker import NODE, BridgeBroker, bridge_host, broker, io_threads
-from tests.integration.shim_broker import Wire, wires
+from tests.integration.shim_broker import Wire
 
-__all__ = ["bridge_host", "broker", "wires"]
+__all__ = ["bridge_host", "broker"]
 
 
 def now() -> datetime:

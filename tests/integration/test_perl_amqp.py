@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,20 +16,10 @@ import pytest
 from bridge import topology
 from bridge.contract import CALLS, Outcome
 from bridge.envelope import CONTENT_TYPE, encode
-from tests.integration.shim_broker import (
-    Shim,
-    ShimBroker,
-    Wire,
-    peer_parameters,
-    shim_broker,
-    vcld_parameters,
-    wires,
-)
+from tests.integration.shim_broker import Shim, ShimBroker, Wire
 from tests.integration.shim_peer import Peer, Received, done, note, refused
 from tests.testbed.certificates import Certificates, ServerCertificate
 from tests.testbed.rabbitmq import RabbitMq
-
-__all__ = ["peer_parameters", "shim_broker", "vcld_parameters", "wires"]
 
 GOLDEN = Path(__file__).parents[2] / "bridge" / "examples"
 LOAD: dict[str, Any] = json.loads((GOLDEN / "vcl.load.requested.v1.json").read_text())["data"]
@@ -395,9 +384,7 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 def encrypted(shim: Shim, wires: list[Wire], trusted: Certificates, server: ServerCertificate) -> None:
     """A TLS server with this certificate before the broker; the shim trusts what `trusted` has signed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(server.certificate, server.key)
-    wire = through(shim, wires, tls=context)
+    wire = through(shim, wires, tls=server.context())
     shim.use(f"amqps://{shim.broker.user}@127.0.0.1:{wire.port}/", ca_file=str(trusted.ca))
 
 

@@ -15,11 +15,9 @@ import pytest
 from pymysql.cursors import DictCursor
 
 from bridge.envelope import Event
-from tests.integration.shim_broker import Shim, ShimBroker, peer_parameters, shim_broker
+from tests.integration.shim_broker import Shim, ShimBroker
 from tests.integration.shim_peer import Peer, done, note, refused
 from tests.testbed.mariadb import PASSWORD, MariaDb
-
-__all__ = ["peer_parameters", "shim_broker"]
 
 CHILD = Path(__file__).parents[1] / "perl" / "vcld-child"
 IMAGE = "vmwarelinux-perlbase-v3"
@@ -277,9 +275,7 @@ def test_a_deleted_request_cancels_its_load(child: Child, peer: Peer, reservatio
     assert json.loads(out)["result"] is None
 
 
-def test_a_dead_service_costs_one_sentence_a_call(
-    child: Child, peer_parameters: pika.ConnectionParameters
-) -> None:
+def test_a_dead_service_costs_one_sentence_a_call(child: Child, peer_parameters: pika.ConnectionParameters) -> None:
     with pika.BlockingConnection(peer_parameters) as connection:
         connection.channel().exchange_delete("esxprov")
     assert child.results("node_status", "does_image_exist", "load", "unload") == ["RELOAD", None, None, 1]

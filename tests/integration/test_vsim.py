@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyVmomi import SoapStubAdapter, vim, vmodl
 
+from esxprov.vsphere.api import SoapStubAdapter, vim, vmodl
 from tests.testbed import vsphere
+from tests.testbed.certificates import Certificates
 from tests.testbed.vsphere import HostSpec, TestbedError, VSphere, golden_disk
 
 Query = vmodl.query.PropertyCollector
@@ -52,20 +52,10 @@ ethernet1.addressType = "generated"
 
 
 @pytest.fixture(scope="session")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pki(certificates: Certificates) -> dict[str, Path]:
     """A private CA and a server certificate for 127.0.0.1."""
-    home = tmp_path_factory.mktemp("pki")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=home, check=True, capture_output=True)
-
-    (home / "extensions").write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl("req", *key, "-subj", "/CN=vsim", "-keyout", "server.key", "-out", "server.csr")
-    signer = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
-    openssl("x509", "-req", "-in", "server.csr", *signer, "-out", "server.pem")
-    return {"certificate": home / "server.pem", "key": home / "server.key", "ca": home / "ca.pem"}
+    served = certificates.server("vsim")
+    return {"certificate": served.certificate, "key": served.key, "ca": certificates.ca}
 
 
 class Client:
@@ -280,9 +270,9 @@ def test_only_the_given_account_gets_in(esx: Client) -> None:
 
 def test_a_client_that_does_not_know_the_ca_refuses_the_server(esx: Client) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
-        http.client.HTTPSConnection(
-            esx.server.host, esx.server.port, context=ssl.create_default_context()
-        ).request("GET", "/")
+        http.client.HTTPSConnection(esx.server.host, esx.server.port, context=ssl.create_default_context()).request(
+            "GET", "/"
+        )
 
 
 # 3 registering
@@ -310,7 +300,8 @@ def test_a_registered_vm_is_what_its_vmx_says(client: Client, bed: Bed) -> None:
 
 
 @pytest.mark.parametrize(
-    "disk", ["disk.vmdk", "[nfs1] golden/win/win.vmdk", "/vmfs/volumes/nfs1/golden/win/win.vmdk", "../../golden/win/win.vmdk"]
+    "disk",
+    ["disk.vmdk", "[nfs1] golden/win/win.vmdk", "/vmfs/volumes/nfs1/golden/win/win.vmdk", "../../golden/win/win.vmdk"],
 )
 def test_a_disk_is_found_beside_the_vmx_or_by_its_whole_path(esx: Client, bed: Bed, disk: str) -> None:
     vm = esx.register(bed.author("vm1", disk=disk))
@@ -386,13 +377,9 @@ def test_a_mac_of_another_maker_is_no_problem(esx: Client, bed: Bed) -> None:
     wait(esx.register(bed.author("vm1", mac="52:54:00:00:00:01")).PowerOnVM_Task())
 
 
-def test_generated_macs_differ_between_vms_on_all_hosts_of_a_datastore(
-    start: Callable[..., VSphere], bed: Bed
-) -> None:
+def test_generated_macs_differ_between_vms_on_all_hosts_of_a_datastore(start: Callable[..., VSphere], bed: Bed) -> None:
     clients = [Client(start("esx1")), Client(start("esx2"))]
-    macs = [
-        clients[n % 2].register(bed.author(f"vm{n}")).config.hardware.device[-3].macAddress for n in range(6)
-    ]
+    macs = [clients[n % 2].register(bed.author(f"vm{n}")).config.hardware.device[-3].macAddress for n in range(6)]
     assert len(set(macs)) == 6
 
 
@@ -565,7 +552,7 @@ def test_a_full_datastore_leaves_half_a_disk_behind(start: Callable[..., VSphere
     assert (bed.path / "new.vmdk").exists()
     assert (bed.path / "new-flat.vmdk").stat().st_size == 16 * MB
     wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] new.vmdk", client.datacenter))
-    assert 0 < datastore.summary.freeSpace
+    assert datastore.summary.freeSpace > 0
 
 
 def test_free_space_follows_what_others_write(start: Callable[..., VSphere], bed: Bed) -> None:
@@ -587,12 +574,13 @@ def test_the_disk_of_a_running_vm_is_locked_for_every_host(
     wait(vm.PowerOnVM_Task())
     client = owner if same_host else Client(start("esx2"))
     manager, path = client.content.virtualDiskManager, "[nfs1] inuse/vm1/disk.vmdk"
-    for attempt in (
+    attempts: tuple[Callable[[], Any], ...] = (
         lambda: client.copy(path, "[nfs1] new.vmdk"),
         lambda: manager.MoveVirtualDisk_Task(path, client.datacenter, "[nfs1] new.vmdk", client.datacenter),
         lambda: manager.DeleteVirtualDisk_Task(path, client.datacenter),
         lambda: client.content.fileManager.DeleteDatastoreFile_Task("[nfs1] inuse/vm1", client.datacenter),
-    ):
+    )
+    for attempt in attempts:
         with pytest.raises(vim.fault.FileLocked):
             wait(attempt())
     if not same_host:
@@ -613,8 +601,8 @@ def test_disks_are_created_moved_and_deleted_with_their_content(client: Client, 
     descriptor = read_disk(bed, "inuse/b.vmdk")[0]
     assert '"b-flat.vmdk"' in descriptor
     assert 'ddb.adapterType = "buslogic"' in descriptor
+    target = "[nfs1] golden/win/win.vmdk"
     with pytest.raises(vim.fault.FileAlreadyExists):
-        target = "[nfs1] golden/win/win.vmdk"
         wait(manager.MoveVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter, target, datacenter))
     wait(manager.DeleteVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter))
     assert os.listdir(bed.path / "inuse") == []
@@ -675,7 +663,7 @@ def test_copying_a_redo_disk_makes_a_whole_disk_with_what_the_vm_wrote(client: C
     wait(client.copy("[nfs1] inuse/vm1/win-000001.vmdk", "[nfs1] captured.vmdk"))
     descriptor, content = read_disk(bed, "captured.vmdk")
     assert content == b"golden"
-    assert 'parentCID=ffffffff' in descriptor
+    assert "parentCID=ffffffff" in descriptor
     assert "parentFileNameHint" not in descriptor
     with (bed.path / "captured-flat.vmdk").open("rb") as captured:
         captured.seek(8 * MB)
@@ -761,7 +749,10 @@ def test_a_search_for_disks_finds_descriptors_with_what_their_content_occupies(c
         details=vim.host.DatastoreBrowser.FileInfo.Details(fileSize=True, fileType=True, modification=False),
         matchPattern=["*.vmdk"],
     )
-    assert [(where.folderPath, len(where.file)) for where in found] == [("[nfs1] golden/", 0), ("[nfs1] golden/win/", 1)]
+    assert [(where.folderPath, len(where.file)) for where in found] == [
+        ("[nfs1] golden/", 0),
+        ("[nfs1] golden/win/", 1),
+    ]
     disk = found[1].file[0]
     assert (disk.path, disk.capacityKb, disk.thin, disk.fileSize) == ("win.vmdk", 64 * 1024, True, 4096)
     assert disk.controllerType == vim.vm.device.VirtualLsiLogicController

@@ -20,7 +20,7 @@ from tests.testbed.certificates import Certificates
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates.create(tmp_path_factory.mktemp("tls"))
+    return Certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_certificate_of_the_right_authority_is_trusted(rig: Rig) -> None:
 
 
 def test_an_authority_that_is_not_ours_is_refused(rig: Rig, tmp_path: Path) -> None:
-    error = refused(rig, ca_file=Certificates.create(tmp_path / "other", "other authority").ca)
+    error = refused(rig, ca_file=Certificates(tmp_path / "other", "other authority").ca)
     assert (error.code, error.retryable) == ("vsphere_auth", False)
     assert "authority" in error.message
 

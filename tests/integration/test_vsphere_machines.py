@@ -15,7 +15,7 @@ from tests.testbed.certificates import Certificates
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates.create(tmp_path_factory.mktemp("tls"))
+    return Certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module", params=["esxi", "vcenter", "cluster"])

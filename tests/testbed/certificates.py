@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from tests.testbed.processes import run
 
@@ -31,6 +32,12 @@ class ServerCertificate(NamedTuple):
     certificate: Path
     key: Path
 
+    def context(self) -> ssl.SSLContext:
+        """For a server in Python."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
 
 class Certificates:
     """An authority in `directory`; `ca` is its certificate (PEM)."""
@@ -44,11 +51,6 @@ class Certificates:
         self._key = directory / f"{name}.key"
         subject = ("-extensions", "authority", "-subj", f"/CN={name} of the test bed")
         self._openssl("req", "-x509", *self._key_to(self._key), *subject, "-days", 2, "-out", self.ca)
-
-    @classmethod
-    def create(cls, directory: Path, name: str = "ca") -> Self:
-        """The same as the constructor."""
-        return cls(directory, name)
 
     def server(self, name: str = "server", *more: str, expired: bool = False) -> ServerCertificate:
         """For loopback, and for further addresses or host names."""
@@ -68,7 +70,9 @@ class Certificates:
         self._openssl("req", "-new", *self._key_to(made.key), *named, "-out", request)
         # Signed by x509, because req -x509 makes no certificate that has expired already.
         signer = ("-CA", self.ca, "-CAkey", self._key, "-extfile", self._settings, "-extensions", "server")
-        self._openssl("x509", "-req", "-in", request, *signer, "-copy_extensions", "copy", "-days", days, "-out", made[0])
+        self._openssl(
+            "x509", "-req", "-in", request, *signer, "-copy_extensions", "copy", "-days", days, "-out", made[0]
+        )
         return made
 
     def _key_to(self, path: Path) -> tuple[str | Path, ...]:

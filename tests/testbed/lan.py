@@ -1,7 +1,7 @@
 """The private network of the test bed: a real dhcpd and its guests, in namespaces that nobody else sees.
 
-`LAN` runs this module in a network, mount and pid namespace (and, if we are not root, in a user namespace): dhcpd on one
-end of a veth pair, the guests on the other end. Its files are seen from outside. The pid namespace makes sure that
+`LAN` runs this module in a network, mount and pid namespace (and, if we are not root, in a user namespace): dhcpd on
+one end of a veth pair, the guests on the other end. Its files are seen from outside. The pid namespace makes sure that
 nothing in there outlives its first process.
 """
 

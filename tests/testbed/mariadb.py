@@ -40,7 +40,9 @@ class MariaDb(Server):
 
     def finish(self) -> None:
         super().finish()
-        users = (f"CREATE USER {user}@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON vcl.* TO {user}@'%';" for user in USERS)
+        users = (
+            f"CREATE USER {user}@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON vcl.* TO {user}@'%';" for user in USERS
+        )
         self.execute(f"CREATE DATABASE vcl; {' '.join(users)}", database="")
         source = os.environ.get("VCL_SRC")
         for file in [Path(source) / "mysql/vcl.sql"] if source else [_SCHEMA / "vcl.sql", _SCHEMA / "seed.sql"]:

@@ -43,7 +43,7 @@ class Child:
         self._ready = re.compile(ready.encode())
         self._seen = threading.Event()
         self._is_ready = False
-        self._process = _spawner.submit(_spawn, command, environment).result()
+        self._process = _spawner.submit(_spawn, command, environment, log.parent).result()
         self.pid = self._process.pid
         self._reader = threading.Thread(target=self._read, name=f"log of {self.name}", daemon=True)
         self._reader.start()
@@ -101,7 +101,9 @@ class Child:
         self._seen.set()
 
 
-def _spawn(command: Sequence[str | Path], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def _spawn(
+    command: Sequence[str | Path], environment: Mapping[str, str] | None, directory: Path
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)],
@@ -109,6 +111,7 @@ def _spawn(command: Sequence[str | Path], environment: Mapping[str, str] | None)
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=directory,  # a broker that crashes dumps its core where it runs
             start_new_session=True,
         )
     except FileNotFoundError as error:
@@ -116,7 +119,11 @@ def _spawn(command: Sequence[str | Path], environment: Mapping[str, str] | None)
 
 
 def run(
-    command: Sequence[str | Path], environment: Mapping[str, str] | None = None, *, text: str = "", timeout_s: float = 60
+    command: Sequence[str | Path],
+    environment: Mapping[str, str] | None = None,
+    *,
+    text: str = "",
+    timeout_s: float = 60,
 ) -> str:
     """The output of a command that ends by itself; it reads `text`. TestbedError if it fails."""
     try:

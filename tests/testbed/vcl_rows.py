@@ -1,4 +1,4 @@
-"""The rows a VCL site has: management node, hypervisors, profile, images, computers, reservations. Valid in any SQL mode."""
+"""The rows a VCL site has: node, hypervisors, profile, images, computers, reservations. Valid in any SQL mode."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ class VclRows:
         )
         return self.insert("vmhost", computerid=computer, vmprofileid=profile_id)
 
-    def image(self, name: str, *, os: str = "vmwarelinux", ram_mb: int = 1024, cpus: int = 1, size_mb: int = 0) -> ImageRows:
+    def image(
+        self, name: str, *, os: str = "vmwarelinux", ram_mb: int = 1024, cpus: int = 1, size_mb: int = 0
+    ) -> ImageRows:
         image = self.insert(
             "image",
             name=name,
@@ -153,9 +155,18 @@ class VclRows:
 
     def reservation(self, computer_id: int, image: ImageRows, node_id: int, *, state: str = "new") -> ReservationRows:
         start, end = self.value("SELECT NOW()"), self.value("SELECT NOW() + INTERVAL 4 HOUR")
-        log = self.insert("log", userid=1, start=start, initialend=end, finalend=end, computerid=computer_id, imageid=image.image_id)
+        log = self.insert(
+            "log", userid=1, start=start, initialend=end, finalend=end, computerid=computer_id, imageid=image.image_id
+        )
         request = self.insert(
-            "request", stateid=self.state(state), laststateid=self.state(state), userid=1, logid=log, start=start, end=end, daterequested=start
+            "request",
+            stateid=self.state(state),
+            laststateid=self.state(state),
+            userid=1,
+            logid=log,
+            start=start,
+            end=end,
+            daterequested=start,
         )
         reservation = self.insert(
             "reservation",

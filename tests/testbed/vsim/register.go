@@ -210,6 +210,7 @@ func (s *server) newVM(vmx *settings, name string, home place, host *simulator.H
 	vm.Summary = types.VirtualMachineSummary{
 		Runtime: vm.Runtime, Guest: &types.VirtualMachineGuestSummary{GuestId: guest, ToolsStatus: vm.Guest.ToolsStatus},
 		OverallStatus: types.ManagedEntityStatusGreen,
+		QuickStats:    types.VirtualMachineQuickStats{GuestHeartbeatStatus: types.ManagedEntityStatusGray},
 		Storage:       &types.VirtualMachineStorageSummary{Timestamp: time.Now()},
 		Config: types.VirtualMachineConfigSummary{
 			Name: name, VmPathName: home.String(), MemorySizeMB: memory, NumCpu: cpus, Uuid: id,
