@@ -45,6 +45,7 @@ class _Running:
     record: Record
     job: Job
     silent_since: float
+    reply_to: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +222,12 @@ class Dispatcher:
             self._start(record)
         elif acceptance is Acceptance.DONE:
             log.info("%s is done already, sending its reply again", event.call)
-            self._outbox.send_stored(record)
+            self._outbox.send(record)
         else:
             log.info("%s is under way already", event.call)
+            with self._changed:
+                if record.seq in self._running:
+                    self._running[record.seq].reply_to = record.reply_to
         self._lanes.ack(delivery)
 
     def _interrupt_superseded(self, newer: Record) -> None:
@@ -289,11 +293,12 @@ class Dispatcher:
 
         def notify(step: str, message: str, loadstate: str | None, percent: int | None) -> None:
             running = self._running.get(record.seq)
-            if running is not None:
-                running.silent_since = self._clock.monotonic()
+            if running is None:
+                return  # housekeeping speaks for a job that has just ended
+            running.silent_since = self._clock.monotonic()
             self._outbox.progress(
                 event,
-                record.reply_to,
+                running.reply_to,
                 sequence.next(),
                 step=step,
                 message=message,
@@ -312,9 +317,9 @@ class Dispatcher:
             attempts=attempts.count,
             seconds=self._clock.monotonic() - started,
         )
-        body = self._journal.finish(record, outcome, reply)
+        done = self._journal.finish(record, outcome, reply)
         log.info("%s %s in %.1f s%s", event.call, outcome.value, self._clock.monotonic() - started, _why(error))
-        self._outbox.send(record, reply, body)
+        self._outbox.send(done)
 
     def _handle(self, record: Record, notify: Any, attempts: _Attempts) -> dict[str, Any]:
         event = record.event
@@ -328,7 +333,7 @@ class Dispatcher:
             steps=record.steps,
         )
         with self._changed:
-            self._running[record.seq] = _Running(record, job, self._clock.monotonic())
+            self._running[record.seq] = _Running(record, job, self._clock.monotonic(), record.reply_to)
             if self._ending:
                 raise HandedOver
         try:
@@ -339,7 +344,7 @@ class Dispatcher:
             self._wait_for_turn(record, job)
             return self._attempt(record, job, handler, attempts)
         except ProvisioningError:
-            self._undo(job, handler)
+            self._undo(record, job, handler)
             raise
 
     def _attempt(self, record: Record, job: Job, handler: Handler, attempts: _Attempts) -> dict[str, Any]:
@@ -360,12 +365,15 @@ class Dispatcher:
                 attempts.count += 1
                 delay_s = min(2 * delay_s, RETRY_MOST_S)
 
-    def _undo(self, job: Job, handler: Handler) -> None:
+    def _undo(self, record: Record, job: Job, handler: Handler) -> None:
         """Take back what a failed or cancelled command left; what cannot be taken back now is recorded by the
         handler.
+
+        Raises OwnershipLost: a service that was overtaken fails in every way, and must not remove its successor's VM.
         """
         if handler.undo is None:
             return
+        self._journal.step(record, "undo", job.steps)
         try:
             handler.undo(job, self._tools)
         except (ProvisioningError, DependencyUnavailable) as error:

@@ -1,4 +1,4 @@
-"""One thread for all that recurs: signs of life, taking over abandoned events, sending stored replies, forgetting."""
+"""What recurs, in a thread of its own: signs of life, taking over abandoned events, sending replies, forgetting."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Housekeeping:
     A chore that fails for want of a server is tried again at its next turn; the log says so once until it works again.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, name: str = "housekeeping") -> None:
         self._clock = clock
         self._chores: dict[str, _Chore] = {}
         self._changed = threading.Condition()
         self._ended = False
         self._failing: set[str] = set()
-        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def every(self, interval_s: float, name: str, work: Callable[[], object], *, first_s: float | None = None) -> None:
         """Register a chore before `start`; it first runs after `first_s` (default: one interval)."""

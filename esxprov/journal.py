@@ -7,8 +7,8 @@ paused and overtaken finds that its writes change nothing. Ownership is compared
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -108,6 +108,10 @@ class Journal:
             return Acceptance.OWNED, Record(
                 row["seq"], event, row["epoch"], reply_to, {}, cancel_reason=row["cancel_reason"]
             )
+        if reply_to is not None and reply_to != row["reply_to"]:
+            # Whoever asks again may have lost the queue it asked from before.
+            cursor.execute("UPDATE esxprov_event SET reply_to = %s WHERE seq = %s", (reply_to, row["seq"]))
+            row["reply_to"] = reply_to
         if row["state"] == "done":
             return Acceptance.DONE, _record(row)
         if row["abandoned"]:
@@ -141,6 +145,24 @@ class Journal:
                 "attempts": row["attempts"] + 1,
             }
         )
+
+    def give_up(self, is_dead: Callable[[str], bool]) -> None:
+        """End the ownership of services that are known to be dead, rather than wait until it runs out."""
+
+        def write(cursor: Cursor) -> None:
+            cursor.execute(
+                "SELECT DISTINCT owner FROM esxprov_event WHERE (state = 'running' OR reply_state = 'unsent') "
+                "AND owner IS NOT NULL AND owned_until IS NOT NULL"
+            )
+            for owner in [str(row["owner"]) for row in rows(cursor)]:
+                if is_dead(owner):
+                    cursor.execute(
+                        "UPDATE esxprov_event SET owned_until = NULL "
+                        "WHERE owner = %s AND (state = 'running' OR reply_state = 'unsent')",
+                        (owner,),
+                    )
+
+        self._database.run(write)
 
     def recover(self, limit: int) -> list[Record]:
         """Take over up to `limit` events whose owner is gone (or gave them up at its end), oldest first."""
@@ -235,16 +257,26 @@ class Journal:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def finish(self, record: Record, outcome: Outcome, reply: Event) -> bytes:
-        """Store the outcome; only then may the reply be published. Raises OwnershipLost."""
+    def finish(self, record: Record, outcome: Outcome, reply: Event) -> Record:
+        """Store the outcome; only then may the reply be published, to where the record returned says. Raises
+        OwnershipLost.
+        """
         body = encode(reply)
-        self._owned(
-            "UPDATE esxprov_event SET state = 'done', outcome = %s, reply = %s, reply_state = %s, "
-            f"finished_at = UTC_TIMESTAMP(6), owned_until = {_NEXT_OWNER} "
-            "WHERE seq = %s AND epoch = %s AND state = 'running'",
-            (outcome.value, body.decode(), "unsent" if record.reply_to else "none", record.seq, record.epoch),
-        )
-        return body
+
+        def write(cursor: Cursor) -> str | None:
+            changed = cursor.execute(
+                "UPDATE esxprov_event SET state = 'done', outcome = %s, reply = %s, "
+                "reply_state = IF(reply_to IS NULL, 'none', 'unsent'), finished_at = UTC_TIMESTAMP(6), "
+                f"owned_until = {_NEXT_OWNER} WHERE seq = %s AND epoch = %s AND state = 'running'",
+                (outcome.value, body.decode(), record.seq, record.epoch),
+            )
+            if changed == 0:
+                raise OwnershipLost
+            cursor.execute("SELECT reply_to FROM esxprov_event WHERE seq = %s", (record.seq,))
+            row = cursor.fetchone()
+            return row["reply_to"] if row else None
+
+        return replace(record, reply_to=self._database.run(write), reply=body)
 
     def replied(self, record: Record, *, delivered: bool) -> None:
         """The reply is in its queue, or there is no such queue any more."""

@@ -30,12 +30,13 @@ class Outbox:
         self._journal = journal
         self._now = now
 
-    def send(self, record: Record, reply: Event, body: bytes) -> None:
+    def send(self, record: Record) -> None:
         """Publish a command's stored outcome. Without a broker it stays in the journal as unsent."""
-        if record.reply_to is None:
+        if record.reply_to is None or record.reply is None:
             return
         try:
-            outcome = self._broker.publish(REPLIES, record.reply_to, body, properties(reply))
+            described = properties(decode(record.reply))
+            outcome = self._broker.publish(REPLIES, record.reply_to, record.reply, described)
         except BrokerUnavailable as error:
             log.warning("the reply stays in the journal until the broker is back: %s", error)
             return
@@ -43,15 +44,10 @@ class Outbox:
             log.warning("nobody waits for the reply in %s any more: %s", record.reply_to, outcome.reason)
         self._journal.replied(record, delivered=outcome.confirmed)
 
-    def send_stored(self, record: Record) -> None:
-        """Publish the reply of an event that was finished earlier, again."""
-        if record.reply is not None:
-            self.send(record, decode(record.reply), record.reply)
-
     def flush(self) -> None:
         """Publish all replies that were stored while they could not be sent."""
         for record in self._journal.unsent():
-            self.send_stored(record)
+            self.send(record)
 
     def answer(self, reply: Event, reply_to: str | None) -> None:
         """Publish the answer to a query; lost if it cannot be sent, since the caller asks again."""

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,8 +20,8 @@ from bridge.envelope import request
 from bridge.message import BrokerUnavailable
 from bridge.parameters import BrokerParameters
 from bridge.topology import lane_queue, service_topology
+from esxprov import owner, schema
 from esxprov import request as requests
-from esxprov import schema
 from esxprov.clock import SystemClock
 from esxprov.config import BrokerConfig, Config
 from esxprov.database import Database, VclInventory
@@ -115,14 +114,14 @@ class _Service:
         self._clock = SystemClock()
         self._database = Database(config.database)
         schema.check(self._database)
-        # New at every start: a restarted service must not take its predecessor's rows for its own.
-        owner = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._journal = Journal(self._database, owner)
+        self._journal = Journal(self._database, owner.myself())
         self._hypervisors = VSphere(config.endpoints)
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
         self._tools = _tools(config, self._database, self._hypervisors, self._watcher)
+        # Signs of life must not wait for a silent host or broker, so what talks to those has a thread of its own.
         self._house = Housekeeping(self._clock)
-        self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._house.soon("send replies"))
+        self._errands = Housekeeping(self._clock, "errands")
+        self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._errands.soon("send replies"))
         lanes = Lanes(self._broker, self._node)
         self._outbox = Outbox(self._broker, self._journal, self._clock.now)
         self._dispatcher = Dispatcher(
@@ -142,14 +141,16 @@ class _Service:
         chores = self._house
         chores.every(RENEW_S, "renew ownership", self._dispatcher.renew)
         chores.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
+        chores.every(RECOVER_S, "bury the dead", lambda: self._journal.give_up(owner.is_known_dead), first_s=0)
         chores.every(RECOVER_S, "recover", self._dispatcher.recover, first_s=0)
-        chores.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
-        chores.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep)
         chores.every(1, "look for the database", self._dispatcher.retry_database)
         chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
+        self._errands.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
+        self._errands.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
         self._watcher.start()
         self._start_broker()
         self._house.start()
+        self._errands.start()
         _notify_systemd("READY=1")
         log.info("esxprov %s serves node %s", metadata.version("esxprov"), self._node)
         self._ended.wait()
@@ -179,6 +180,7 @@ class _Service:
         self._clock.end()
         self._dispatcher.stop()
         self._house.stop()
+        self._errands.stop()
         self._broker.stop()
         self._watcher.stop()
         self._hypervisors.close()

@@ -35,5 +35,5 @@ def _destroy(tools: Tools, claim: Claim) -> None:
             hypervisor.power_off(vm)
             hypervisor.unregister(vm)
             hypervisor.delete(vm.vmx_path.rpartition("/")[0])
-            log.info("removed %s from %s, which answers again", vm.name, claim.host)
     tools.claims.release(claim.id)
+    log.info("%s answers again: computer %d is removed from it", claim.host, claim.computer_id)

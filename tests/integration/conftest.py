@@ -7,10 +7,15 @@ from collections.abc import Iterator
 import pika
 import pytest
 
+from tests.integration.calls import Slot
 from tests.integration.shim_broker import ShimBroker, Wire
+from tests.testbed.bed import Bed, Plan
 from tests.testbed.certificates import Certificates
 from tests.testbed.mariadb import MariaDb
 from tests.testbed.rabbitmq import RabbitMq
+
+TASK_MS = 60
+"""What each vSphere task takes: long enough for a step to be seen at work."""
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +34,27 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory, certificates: Certificate
     tls = (certificates.ca, *certificates.server("rabbitmq"))
     with RabbitMq(tmp_path_factory.mktemp("rabbitmq"), tls=tls) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Everything together, with our tables and a site, and no service."""
+    with Bed(tmp_path_factory.mktemp("bed"), Plan(task_ms=TASK_MS, computers=100)) as bed:
+        bed.make_site()
+        upgraded = bed.esxprov("db", "upgrade")
+        assert upgraded.returncode == 0, upgraded.stderr
+        yield bed
+
+
+@pytest.fixture(scope="session")
+def slots(bed: Bed) -> Iterator[Slot]:
+    """Computers that no test has used yet."""
+    return (Slot(number, bed.site.computers[f"slot{number}"]) for number in range(1, bed.plan.computers + 1))
+
+
+@pytest.fixture
+def slot(slots: Iterator[Slot]) -> Slot:
+    return next(slots)
 
 
 @pytest.fixture

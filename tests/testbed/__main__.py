@@ -109,9 +109,9 @@ def _keeper(told: dict[str, Any]) -> Recorded:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="up|down")
+    verbs = parser.add_subparsers(required=True, metavar="up|down|keep")
     for verb, work in (("up", up), ("keep", keep), ("down", down)):
-        options = verbs.add_parser(verb, description=work.__doc__, **({} if verb == "keep" else {"help": work.__doc__}))
+        options = verbs.add_parser(verb, description=work.__doc__, help=work.__doc__)
         options.set_defaults(work=work)
         options.add_argument("--dir", type=Path, required=True, metavar="D", help="the bed's directory")
         if verb != "down":

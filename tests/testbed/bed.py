@@ -93,6 +93,7 @@ class Bed:
         self.guests = self.directory / "guests"
         self.store = self.directory / DATASTORE
         self.endpoints: dict[str, VSphere] = {}
+        self._site: Site | None = None
         self._ends = ExitStack()
         self.guests.mkdir(parents=True, exist_ok=True)
         self.certificates = Certificates(self.directory / "certificates")
@@ -219,6 +220,12 @@ class Bed:
         """A way to write VCL's tables."""
         return VclRows(self.mariadb.connect())
 
+    @property
+    def site(self) -> Site:
+        """What `make_site` made."""
+        assert self._site is not None, "make_site() was not called"
+        return self._site
+
     def make_site(self) -> Site:
         """Enter into VCL's database what an admin would: node, profile, hypervisors, images, slots."""
         rows = self.rows()
@@ -236,7 +243,8 @@ class Bed:
             mac = f"00:50:56:{{}}:{number >> 8:02x}:{number & 255:02x}"
             name = f"slot{number}"
             computers[name] = rows.computer(f"{name}.vcl.test", first, provisioning, mac.format("01"), mac.format("02"))
-        return Site(node, provisioning, profile, vmhosts, images, computers)
+        self._site = Site(node, provisioning, profile, vmhosts, images, computers)
+        return self._site
 
     @staticmethod
     def _image(rows: VclRows, image: GoldenImage) -> ImageRows:

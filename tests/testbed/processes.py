@@ -43,6 +43,8 @@ class Child:
         self._ready = re.compile(ready.encode())
         self._seen = threading.Event()
         self._is_ready = False
+        self._printed = threading.Condition()
+        self._lines: list[bytes] = []
         self._process = _spawner.submit(_spawn, command, environment, log.parent).result()
         self.pid = self._process.pid
         self._reader = threading.Thread(target=self._read, name=f"log of {self.name}", daemon=True)
@@ -56,6 +58,13 @@ class Child:
         self.kill()
         what = "ended at once" if ended else f"was not ready within {timeout_s:g} s"
         raise TestbedError(f"{self.name} {what}, its log {self.log} ends with:\n{_tail(self.log)}")
+
+    def wait_for(self, pattern: str, timeout_s: float = 20) -> None:
+        """Until it has printed a line that matches. TestbedError if it does not."""
+        wanted = re.compile(pattern.encode())
+        with self._printed:
+            if not self._printed.wait_for(lambda: any(map(wanted.search, self._lines)), timeout_s):
+                raise TestbedError(f"{self.name} did not print {pattern!r} within {timeout_s:g} s, see {self.log}")
 
     def is_alive(self) -> bool:
         """Whether it still runs."""
@@ -95,6 +104,9 @@ class Child:
             for line in output:
                 log.write(line)
                 log.flush()
+                with self._printed:
+                    self._lines.append(line)
+                    self._printed.notify_all()
                 if not self._is_ready and self._ready.search(line):
                     self._is_ready = True
                     self._seen.set()
