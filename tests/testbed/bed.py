@@ -285,6 +285,12 @@ class Bed:
         }
         return clean | own | more
 
+    def complaints(self) -> list[str]:
+        """The warnings that vcld would have in its log, and mail to its admins."""
+        log = self.directory / "vcld.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if line.startswith(("WARNING", "CRITICAL"))]
+
     def vcld_child(
         self, reservation_id: int, *calls: str, state: str | None = None, **environment: str
     ) -> subprocess.Popen[str]:
