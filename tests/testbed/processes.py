@@ -179,6 +179,18 @@ class Recorded:
         """Whether this very process still runs."""
         return _start_time(self.pid) == self.started
 
+    def wait(self, timeout_s: float) -> None:
+        """Until it is gone. TestbedError if it stays."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self.is_alive() and not select.select([handle], [], [], timeout_s)[0]:
+                raise TestbedError(f"{self.name}, process {self.pid}, is still there after {timeout_s:g} s")
+        finally:
+            os.close(handle)
+
     def end(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """SIGTERM, then SIGKILL; never to another process that got the id meanwhile."""
         try:
