@@ -43,9 +43,13 @@ def mac_of(number: int) -> str:
     return f"00:50:56:00:01:{number:02x}"
 
 
-@pytest.fixture
-def rack(tmp_path: Path) -> Iterator[Rack]:
+@pytest.fixture(params=["dhcpd", "replay"])
+def rack(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rack]:
+    """With the real dhcpd; and as on a machine where no network namespace can be made."""
+    if request.param == "replay":
+        monkeypatch.setattr("tests.testbed.lan._why_no_namespaces", lambda: "unshare: Operation not permitted")
     with LAN(tmp_path) as lan:
+        assert lan.mode == request.param, lan.reason
         yield Rack(lan)
 
 
