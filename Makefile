@@ -2,7 +2,8 @@
 # make test      all tests; make test-unit, test-integration, test-perl: parts of them
 # make lint      ruff, mypy --strict, perl -c and perlcritic, gofmt
 # make bench     ratios against floors, measured side by side
-# make test-vcld VCL_SRC=/path/to/apache-vcl    the flows of the real vcld with our shim and service
+# make test-vcld VCL_SRC=/path/to/apache-vcl    the flows of the real vcld with our shim and service; more of tests/vcld/run
+#                with RUN='--vcenter' or RUN='reserved capture'
 SHELL := /bin/bash
 VENV := .venv/bin
 # ruff reads no setup.cfg; these two lines are its settings
@@ -49,8 +50,10 @@ format: bootstrap
 bench: bootstrap
 	@$(VENV)/python -m benchmarks
 
-test-vcld: bootstrap
-	@VCL_SRC="$(VCL_SRC)" tests/vcld/run
+test-vcld:
+	@test -n "$(VCL_SRC)" || { echo "usage: make test-vcld VCL_SRC=/path/to/apache-vcl [RUN='--vcenter FLOW...']" >&2; exit 64; }
+	@scripts/bootstrap vcld
+	@VCL_SRC="$(VCL_SRC)" tests/vcld/run $(RUN)
 
 bootstrap:
 	@scripts/bootstrap

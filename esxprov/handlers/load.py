@@ -36,6 +36,7 @@ def load(job: Job, tools: Tools) -> dict[str, Any]:
     Raises `image_not_found`, `no_capacity`, `datastore_full`, `ip_not_seen`, `host_unavailable`, `vsphere_fault`.
     """
     site = vm.Site.of(job.request, tools)
+    job.steps["begun"] = True
     golden = _golden(job, tools, site)
     for attempt in range(1, MOST_HOSTS + 1):
         placed = place(job, tools, site, golden.capacity_mb)
@@ -49,14 +50,13 @@ def load(job: Job, tools: Tools) -> dict[str, Any]:
 
 
 def undo(job: Job, tools: Tools) -> None:
-    """Leave nothing of a failed load: VM, directory, claim. An earlier VM that was not touched yet is left alone."""
-    computer = job.request.computer
-    if "clear" in job.steps:
-        vm.destroy(tools, vm.Site.of(job.request, tools), computer)
-        return
-    for claim in tools.claims.of_computer(computer.id):
-        if claim.event_id == job.event.id:
-            tools.claims.release(claim.id)
+    """Leave nothing of a failed load: VM, directory, claim; nor an earlier VM, which VCL has given up for this load:
+    it would run unknown, and hold the room that the next load may want.
+
+    A load that never had its turn changes nothing: another event works on this computer.
+    """
+    if "begun" in job.steps:
+        vm.destroy(tools, vm.Site.of(job.request, tools), job.request.computer)
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:

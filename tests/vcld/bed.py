@@ -1,6 +1,7 @@
 """What the harness takes from the test bed: `python -m tests.vcld.bed CONF` prints it as shell assignments.
 
 Everything comes from the esxprov.conf that the bed has written, so that vcld, the shim and the service use one source.
+It also puts an image into the golden library which no host can take.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ import sys
 from pathlib import Path
 
 from esxprov import config
+from tests.testbed.bed import DATASTORE, HOSTS, IMAGES
+from tests.testbed.vsphere import golden_disk
+
+HUGE = "esxprovtest-huge-v0"
+"""An image that is there; its row in VCL asks for more RAM than any host has."""
 
 
 def assignments(path: Path) -> dict[str, str]:
@@ -28,12 +34,17 @@ def assignments(path: Path) -> dict[str, str]:
         "DB_USER": database.user,
         "DB_PASSWORD": database.password,
         "PROFILE": pool.profile,
-        "GOLDEN": pool.golden,
+        "HOSTS": " ".join(host.name for host in HOSTS),
+        "DATASTORE": DATASTORE,
+        "IMAGE": IMAGES[0].name,
+        "HUGE": HUGE,
     }
 
 
 def main() -> None:
-    for name, value in assignments(Path(sys.argv[1])).items():
+    path = Path(sys.argv[1])
+    golden_disk(path.parent / DATASTORE / "golden", HUGE, 1)
+    for name, value in assignments(path).items():
         print(f"export ESXPROV_TEST_{name}={shlex.quote(value)}")
 
 

@@ -9,6 +9,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use B ();
 use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep ualarm);
@@ -125,6 +126,16 @@ subtest 'an alarm that run_command has left' => sub {
 		return $self;
 	});
 	like($line, qr/\A1\t0\t0\tkept\t0\t/, 'one that post_load has left does not outlive load');
+};
+
+subtest 'the wall has no gap' => sub {
+	my $package = ref(provisioner());
+	no strict 'refs';
+	my @public = grep { /^[a-z]/ && defined(&{"${package}::$_"}) && B::svref_2object(\&{"${package}::$_"})->STASH->NAME eq $package }
+		keys %{"${package}::"};
+	is_deeply([sort @public], [sort 'initialize', keys %FAILURE], 'every public subroutine is tried in here');
+	my $line = in_a_child('initialize', sub { alarm(100); return $_[0] });
+	like($line, qr/\A1\t0\t0\tkept\t0\t/, 'initialize, which cannot fail, switches an alarm off, too');
 };
 
 subtest 'called as a function' => sub {

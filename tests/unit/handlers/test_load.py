@@ -207,13 +207,24 @@ def test_a_cancel_in_the_middle_of_the_copy_leaves_nothing() -> None:
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
 
 
-def test_a_load_that_failed_before_it_touched_anything_leaves_the_earlier_vm_alone() -> None:
+@pytest.mark.parametrize("changes", [{"image": {"name": "no-such-image"}}, {"image": {"min_ram_mb": 20000}}])
+def test_a_load_that_failed_leaves_no_earlier_vm_because_vcl_does_not_know_it_any_more(
+    changes: dict[str, dict[str, object]],
+) -> None:
     site = Site()
+    before = site.world.paths()
     site.run(site.event("load"))
-    job = site.job(site.event("load", image={"name": "no-such-image"}))
+    job = site.job(site.event("load", **changes))
     with pytest.raises(ProvisioningError):
         load.load(job, site.tools)
     load.undo(job, site.tools)
+    assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def test_a_load_that_never_had_its_turn_leaves_the_earlier_vm_alone() -> None:
+    site = Site()
+    site.run(site.event("load"))
+    load.undo(site.job(site.event("load")), site.tools)
     assert len(site.world.vms) == len(site.claims.held) == 1
 
 

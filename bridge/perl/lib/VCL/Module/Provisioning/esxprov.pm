@@ -60,7 +60,8 @@ our $VERSION = '0.1';
 =cut
 
 sub initialize {
-	return 1;
+	my $self = shift;
+	return _guarded($self, 'initialize', undef, sub { return 1 });
 }
 
 #/////////////////////////////////////////////////////////////////////////////
