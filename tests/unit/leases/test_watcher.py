@@ -201,7 +201,10 @@ def test_a_file_absent_at_the_start_is_waited_for(bench: Bench) -> None:
     bench.watcher.start()
     mark = bench.watcher.mark()
     assert "does not exist: start dhcpd" in bench.watcher.what_was_seen(A)
-    bench.append(record("10.77.1.9", A, starts=NOW - 600) + record("10.77.1.10", B, starts=NOW))
+    # In one piece: of a file that is there empty first, what comes then is news.
+    whole = bench.path.with_name("new")
+    whole.write_bytes(record("10.77.1.9", A, starts=NOW - 600) + record("10.77.1.10", B, starts=NOW))
+    whole.rename(bench.path)
     assert bench.ip(B, mark) == "10.77.1.10"
     assert bench.ip(A, mark, 0) is None
 
