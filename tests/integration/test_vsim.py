@@ -433,9 +433,9 @@ def test_a_host_that_is_lost_answers_nothing_for_its_vms(vcenter: Client, bed: B
     vm = vcenter.register(bed.author("vm1"), host=vcenter.host("h1"))
     vcenter.server.set_host("h1", state="notResponding")
     assert (vm.runtime.connectionState, vm.runtime.host.runtime.connectionState) == ("disconnected", "notResponding")
-    with pytest.raises(vim.fault.HostNotConnected):
+    with pytest.raises(vmodl.fault.HostNotConnected):
         wait(vm.PowerOnVM_Task())
-    with pytest.raises(vim.fault.HostNotConnected):
+    with pytest.raises(vmodl.fault.HostNotConnected):
         vm.UnregisterVM()
     vcenter.server.set_host("h1", state="connected", memory_mb=2048)
     wait(vm.PowerOnVM_Task())
@@ -461,21 +461,40 @@ def test_changes_of_hosts_vms_and_tasks_are_streamed(client: Client, bed: Bed) -
     client.server.set_host(host.name, maintenance=True)
     vm.UnregisterVM()
     seen: dict[str, list[Any]] = {}
+    left: list[Any] = []
 
     def all_seen() -> bool:
         nonlocal version
         news = collector.WaitForUpdatesEx(version, Query.WaitOptions(maxWaitSeconds=1))
         if news:
             version = news.version
-            for changed in (c for f in news.filterSet for o in f.objectSet for c in o.changeSet):
-                seen.setdefault(changed.name, []).append(changed.val)
-        return "vm" in seen
+            for update in (o for f in news.filterSet for o in f.objectSet):
+                left.extend([update.obj] if update.kind == "leave" else [])
+                for changed in update.changeSet:
+                    seen.setdefault(changed.name, []).append(changed.val)
+        return "vm" in seen and bool(left)
 
     until(all_seen)
+    assert left == [vm]
     assert seen["runtime.powerState"] == ["poweredOn", "poweredOff"]
     assert seen["summary.quickStats.overallMemoryUsage"][:2] == [1024 + 512, 1024]
     assert seen["config.hardware.memoryMB"] == [1024]
     assert seen["runtime.inMaintenanceMode"] == [True]
+
+
+def test_a_filter_on_an_object_that_is_gone_is_refused_unless_it_may_be_missing(client: Client, bed: Bed) -> None:
+    vm = client.register(bed.author("vm1"))
+    vm.UnregisterVM()
+    collector = client.content.propertyCollector.CreatePropertyCollector()
+    spec = Query.FilterSpec(
+        objectSet=[Query.ObjectSpec(obj=vm)], propSet=[Query.PropertySpec(type=vim.VirtualMachine, pathSet=["name"])]
+    )
+    with pytest.raises(vmodl.fault.ManagedObjectNotFound) as caught:
+        collector.CreateFilter(spec, False)
+    assert caught.value.obj == vm
+    spec.reportMissingObjectsInResults = True
+    collector.CreateFilter(spec, False)
+    assert collector.WaitForUpdatesEx("", None).filterSet == []
 
 
 # 5 disks and files
@@ -738,7 +757,7 @@ def test_a_search_without_a_specification_is_answered(client: Client) -> None:
 
 
 def test_a_search_for_disks_finds_descriptors_with_what_their_content_occupies(client: Client) -> None:
-    wanted = vim.host.DatastoreBrowser.VmDiskInfo.Details(
+    wanted = vim.host.DatastoreBrowser.VmDiskQuery.Details(
         capacityKb=True, diskType=True, hardwareVersion=False, thin=True, controllerType=True
     )
     found = search(
@@ -906,7 +925,8 @@ def test_folder_wants_a_session_and_the_right_names(client: Client) -> None:
     assert client.folder("GET", path, cookie=False)[0] == 401
     assert client.folder("GET", path, dsName="other")[0] == 404
     assert client.folder("GET", path, dcPath="other")[0] == 404
-    assert client.folder("GET", "../nfs1/golden/win/win.vmdk")[0] == 404
+    for outside in ("../nfs1/golden/win/win.vmdk", "golden/../../nfs1/golden/win/win.vmdk", "%2e%2e/nfs1/golden"):
+        assert client.folder("GET", outside)[0] == 404
     client.content.sessionManager.Logout()
     connection_cookie = client.stub.cookie
     assert connection_cookie
@@ -933,7 +953,7 @@ def test_injected_faults_come_in_every_kind_and_as_often_as_asked(client: Client
     with pytest.raises(vim.fault.NoCompatibleHost):
         wait(vm.PowerOnVM_Task())
     server.inject("PowerOnVM_Task", "soap", fault="HostNotConnected", count=1)
-    with pytest.raises(vim.fault.HostNotConnected):
+    with pytest.raises(vmodl.fault.HostNotConnected):
         vm.PowerOnVM_Task()
     server.inject("PowerOnVM_Task", "http", status=503, count=1)
     with pytest.raises(http.client.HTTPException):

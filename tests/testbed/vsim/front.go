@@ -76,9 +76,14 @@ func (s *server) routes(logger *log.Logger) http.Handler {
 	mux.Handle("/sdk", f)
 	mux.Handle("/sdk/vimService", f)
 	mux.HandleFunc("/sdk/vimServiceVersions.xml", s.service.ServiceVersions)
-	mux.HandleFunc("/folder/", s.serveFolder)
 	mux.Handle("/ctl/", s.control())
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/folder/") {
+			s.serveFolder(w, r) // not through the mux, which redirects a path with ".." elsewhere
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -133,8 +138,15 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, method *simulat
 	if !isTask && strings.HasSuffix(method.Name, "_Task") && simulatorMethod(method).IsValid() {
 		prepare, isTask = func(types.AnyType) (*job, *refusal) { return f.simulatorJob(method), nil }, true
 	}
+	if filter, ok := method.Body.(*types.CreateFilter); ok {
+		f.createFilter(w, r, filter)
+		return
+	}
 	if !isTask && !isCall {
-		if strings.HasPrefix(method.Name, "Retrieve") && bytes.Contains(content, []byte("Datastore")) {
+		// A host looks up its free space every now and then; here it is as if it just had. Fetch is pyVmomi's way to
+		// read one property.
+		reads := method.Name == "Fetch" || strings.HasPrefix(method.Name, "Retrieve")
+		if reads && bytes.Contains(content, []byte("Datastore")) {
 			f.measureAll()
 		}
 		f.service.ServeSDK(w, r)

@@ -116,7 +116,7 @@ func main() {
 	}
 	web := &http.Server{
 		Handler:   s.routes(logger),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, // as ESXi since 6.7
 		ErrorLog:  logger,
 		// No HTTP/2: a connection must belong to one client to be dropped.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
