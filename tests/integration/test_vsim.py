@@ -990,6 +990,62 @@ def test_rules_meet_only_what_they_name_until_they_are_cleared(esx: Client) -> N
         server.inject("*", "soap", fault="NoSuchFault")
 
 
+def test_the_file_side_fails_in_every_kind_too(client: Client, bed: Bed) -> None:
+    server = client.server
+    server.inject("PUT /folder", "drop", match="a.txt", count=1)
+    with pytest.raises((http.client.HTTPException, OSError)):
+        client.folder("PUT", "inuse/a.txt", b"one")
+    assert not (bed.path / "inuse/a.txt").exists()
+    server.inject("PUT /folder", "dropafter", match="a.txt", count=1)
+    with pytest.raises((http.client.HTTPException, OSError)):
+        client.folder("PUT", "inuse/a.txt", b"one")
+    assert (bed.path / "inuse/a.txt").read_bytes() == b"one"
+    server.inject("GET /folder", "http", status=503, count=1)
+    assert client.folder("GET", "inuse/a.txt")[0] == 503
+    server.inject("GET /folder", "delay", ms=200, count=1)
+    began = time.monotonic()
+    assert client.folder("GET", "inuse/a.txt") == (200, b"one")
+    assert time.monotonic() - began > 0.2
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "more", "problem"),
+    [
+        ("PowerOnVM", "drop", {}, "no method is called"),
+        ("VirtualMachine", "drop", {}, "no method is called"),
+        ("PATCH /folder", "drop", {}, "no method is called"),
+        ("PUT /folder", "task", {"fault": "NoDiskSpace"}, "no SOAP call"),
+        ("PowerOnVM_Task", "http", {}, "no HTTP status"),
+        ("PowerOnVM_Task", "delay", {}, "no time"),
+        ("PowerOnVM_Task", "explode", {}, "no rule is of kind"),
+        ("PowerOnVM_Task", "task", {"fault": "NoSuchFault"}, "no fault is called"),
+        ("*", "soap", {"fault": "VirtualMachine"}, "no fault is called"),
+    ],
+)
+def test_a_rule_that_could_never_work_is_refused(
+    esx: Client, method: str, kind: str, more: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(TestbedError, match=problem):
+        esx.server.inject(method, kind, **more)
+
+
+def test_a_rule_for_everything_meets_every_call(esx: Client) -> None:
+    esx.server.inject("*", "http", status=503)
+    with pytest.raises(http.client.HTTPException):
+        esx.content.sessionManager.Logout()
+    esx.server.clear_faults()
+    esx.server.inject("*", "soap", fault="HostCommunication")
+    with pytest.raises(vmodl.fault.HostCommunication):
+        esx.content.sessionManager.Logout()
+
+
+def test_a_host_that_is_not_there_or_a_state_that_is_none_is_refused(esx: Client) -> None:
+    with pytest.raises(TestbedError, match="no host esx9"):
+        esx.server.set_host("esx9", maintenance=True)
+    with pytest.raises(TestbedError, match="cannot be asleep"):
+        esx.server.set_host("esx1", state="asleep")
+
+
 def test_expired_sessions_are_told_so_and_can_log_in_again(client: Client) -> None:
     assert client.server.sessions() == 1
     client.server.expire_sessions()
