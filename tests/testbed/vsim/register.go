@@ -250,8 +250,8 @@ func (s *server) unregisterVM(req *types.UnregisterVM) *refusal {
 
 // forget takes a VM that does not run out of the inventory.
 func (s *server) forget(vm *simulator.VirtualMachine) *refusal {
-	if vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff {
-		return wrongPower(vm, types.VirtualMachinePowerStatePoweredOff)
+	if vm.Runtime.PowerState == on {
+		return wrongPower(vm, off)
 	}
 	host := hostOf(vm)
 	update(host, change{Name: "vm", Val: without(host.Vm, vm.Self)})
@@ -311,11 +311,16 @@ func (s *server) clone(req *types.CloneVM_Task) (*job, *refusal) {
 // reconfigure lets the simulator do it, which tells nobody; so that is done here.
 func (s *server) reconfigure(req *types.ReconfigVM_Task) (*job, *refusal) {
 	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
-		running := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
+		running := vm.Runtime.PowerState == on
 		hot := func(enabled *bool, asked, now int64) bool { return asked == 0 || *enabled && asked >= now }
 		if running && (!hot(vm.Config.MemoryHotAddEnabled, req.Spec.MemoryMB, int64(vm.Config.Hardware.MemoryMB)) ||
 			!hot(vm.Config.CpuHotAddEnabled, int64(req.Spec.NumCPUs), int64(vm.Config.Hardware.NumCPU))) {
-			return nil, wrongPower(vm, types.VirtualMachinePowerStatePoweredOff)
+			return nil, wrongPower(vm, off)
+		}
+		if more := req.Spec.MemoryMB - int64(vm.Config.Hardware.MemoryMB); running && req.Spec.MemoryMB > 0 {
+			if refused := s.admitMemory(hostOf(vm), more); refused != nil {
+				return nil, refused
+			}
 		}
 		_, refused := runSimulator(&simulator.Method{Name: "ReconfigVM_Task", This: vm.Self, Body: req})
 		s.completeDisks(vm)
