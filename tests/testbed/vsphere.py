@@ -236,6 +236,7 @@ class VSphere:
     def pause(self) -> None:
         """Stop the process: connections stay open, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until then some of its threads run on
 
     def resume(self) -> None:
         """Let a paused process go on."""
