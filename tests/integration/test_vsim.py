@@ -168,8 +168,8 @@ def start(tmp_path: Path, bed: Bed, pki: dict[str, Path]) -> Iterator[Callable[.
     running: list[VSphere] = []
 
     def run(name: str = "", *arguments: int, hosts: list[HostSpec] | None = None, **options: Any) -> VSphere:
+        home = options.pop("home", tmp_path / f"server{len(running)}")
         given: Any = {"datastores": {"nfs1": bed.path}} | pki | options
-        home = tmp_path / f"server{len(running)}"
         if hosts is None:
             running.append(VSphere.start_esxi(home, name, *arguments, **given))
         else:
@@ -1183,6 +1183,30 @@ def test_a_killed_host_frees_its_disks_and_can_come_back_on_its_port(start: Call
     server.kill()
     again = Client(start("esx1", port=server.port))
     wait(again.register(path).PowerOnVM_Task())
+
+
+def test_a_host_that_comes_back_after_a_power_cut_has_its_vms_and_none_runs(
+    start: Callable[..., VSphere], bed: Bed, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "power"))
+        listener.settimeout(5)
+        server = start("esx1", power_socket=tmp_path / "power")
+        before = Client(server)
+        wait(before.register(bed.author("on")).PowerOnVM_Task())
+        before.register(bed.author("off"), name="renamed")
+        before.register(bed.author("left")).UnregisterVM()
+        assert json.loads(listener.recv(4096))["event"] == "on"
+        server.kill()
+        again = Client(start("esx1", home=server.log.parent, port=server.port, power_socket=tmp_path / "power"))
+        told = json.loads(listener.recv(4096))
+        assert (told["event"], told["vm"]) == ("off", "on")
+    vms = again.all(vim.VirtualMachine)
+    assert sorted((vm.name, vm.config.files.vmPathName, vm.runtime.powerState) for vm in vms) == [
+        ("on", "[nfs1] inuse/on/on.vmx", "poweredOff"),
+        ("renamed", "[nfs1] inuse/off/off.vmx", "poweredOff"),
+    ]
+    assert used_mb(again.all(vim.HostSystem)[0]) == 1024
 
 
 def test_a_server_that_cannot_start_says_why(start: Callable[..., VSphere], tmp_path: Path) -> None:

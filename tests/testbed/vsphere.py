@@ -50,7 +50,8 @@ class HostSpec:
 class Options(TypedDict, total=False):
     """What an endpoint can be given.
 
-    `port` 0 takes a free one; a restart after a crash can ask for the old one. `task_ms` is what every task takes,
+    `port` 0 takes a free one. The old port, with the old directory, is a restart after a crash: the VMs that were
+    registered are there again, powered off. `task_ms` is what every task takes,
     `admit` refuses power-ons beyond a host's RAM, `capacity_mb` limits every datastore, `idle_s` ends idle sessions,
     `power_socket` is a Unix datagram socket that is told of power changes.
     """
@@ -135,12 +136,20 @@ class VSphere:
         self.user, self.password = options.get("user", "svc"), options.get("password", "pw")
         self.ca = options["ca"]
         self.log = directory / "vsim.log"
+        self._inventory = directory / "inventory.json"
+        if not options.get("port"):
+            self._inventory.unlink(missing_ok=True)
         self._token = secrets.token_hex(16)
         self._tls = ssl.create_default_context(cafile=str(self.ca))
         secret = {"VSIM_PASSWORD": self.password, "VSIM_CONTROL_TOKEN": self._token, "TMPDIR": str(directory)}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(build()), *_command_line(self.host, self.user, options), *arguments],
+                [
+                    str(build()),
+                    *_command_line(self.host, self.user, options),
+                    *("-inventory", str(self._inventory)),
+                    *arguments,
+                ],
                 stdin=subprocess.PIPE,  # its end, when this process dies, ends the server
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -243,7 +252,7 @@ class VSphere:
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it like a power cut."""
+        """End it like a power cut: what was registered will be there after a restart."""
         self._process.kill()
         self._reap()
 
@@ -253,6 +262,7 @@ class VSphere:
             self._process.terminate()
             self._process.send_signal(signal.SIGCONT)
         self._reap()
+        self._inventory.unlink(missing_ok=True)
 
     def _reap(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

@@ -124,6 +124,7 @@ func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMa
 		change{Name: "summary.runtime.bootTime", Val: boot},
 		change{Name: "guest", Val: &guest})
 	s.account(hostOf(vm))
+	s.remember()
 	if state == on {
 		s.tell(vm, "on")
 	} else {

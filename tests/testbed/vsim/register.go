@@ -123,6 +123,7 @@ func (s *server) register(req *types.RegisterVM_Task, home place) (types.AnyType
 	if pool, ok := simulator.Map.Get(*req.Pool).(*simulator.ResourcePool); ok {
 		update(pool, change{Name: "vm", Val: with(pool.Vm, vm.Self)})
 	}
+	s.remember()
 	return vm.Self, nil
 }
 
@@ -267,6 +268,7 @@ func (s *server) forget(vm *simulator.VirtualMachine) *refusal {
 	folder := simulator.Map.Get(*vm.Parent).(*simulator.Folder)
 	update(folder, change{Name: "childEntity", Val: without(folder.ChildEntity, vm.Self)})
 	simulator.Map.Remove(vm.Self)
+	s.remember()
 	return nil
 }
 
@@ -335,6 +337,7 @@ func (s *server) reconfigure(req *types.ReconfigVM_Task) (*job, *refusal) {
 			change{Name: "config.hardware.numCPU", Val: vm.Config.Hardware.NumCPU},
 			change{Name: "summary.config.numCpu", Val: vm.Config.Hardware.NumCPU})
 		s.account(hostOf(vm))
+		s.remember()
 		return nil, refused
 	}), nil
 }
