@@ -10,6 +10,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -908,6 +909,33 @@ def test_a_standalone_host_cannot_clone(esx: Client, bed: Bed) -> None:
     vm = esx.register(bed.author("vm1"))
     with pytest.raises(vmodl.fault.NotSupported):
         vm.CloneVM_Task(esx.datacenter.vmFolder, "clone", vim.vm.CloneSpec(location=vim.vm.RelocateSpec()))
+
+
+def test_many_clients_at_once_leave_straight_books(client: Client, bed: Bed) -> None:
+    def live(number: int) -> None:
+        """A linked VM's whole life, in a session of its own, and a look around after every step."""
+        own = Client(client.server)
+        disk = "[nfs1] golden/win/win.vmdk"
+        vm = own.register(bed.author(f"vm{number}", memory_mb=256, mac=f"00:50:56:00:01:{number:02x}", disk=disk))
+        for step in (
+            lambda: vm.CreateSnapshot_Task("linked", "", False, False),
+            vm.PowerOnVM_Task,
+            lambda: own.copy(disk, f"[nfs1] copy{number}.vmdk"),
+            vm.PowerOffVM_Task,
+        ):
+            wait(step())
+            assert vm in own.all(vim.VirtualMachine)
+            assert own.all(vim.Datastore)[0].summary.freeSpace > 0
+        vm.UnregisterVM()
+        own.content.sessionManager.Logout()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(live, range(16)))
+    assert client.all(vim.VirtualMachine) == []
+    assert {used_mb(host) for host in client.all(vim.HostSystem)} == {1024}
+    assert len(list(bed.path.glob("copy*-flat.vmdk"))) == 16
+    assert client.server.sessions() == 1
+    wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] golden/win/win.vmdk", client.datacenter))
 
 
 # 6 power socket

@@ -35,7 +35,7 @@ func (f *front) createFilter(w http.ResponseWriter, r *http.Request, req *types.
 		panic(err)
 	}
 	r.Body = io.NopCloser(&asked)
-	f.service.ServeSDK(w, r)
+	f.serveSimulator(w, r, "CreateFilter")
 }
 
 // inInventory: everybody sees the same objects of this type. Views and collectors belong to a session.

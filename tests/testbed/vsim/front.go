@@ -161,7 +161,7 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, method *simulat
 		if reads && bytes.Contains(content, []byte("Datastore")) {
 			f.measureAll()
 		}
-		f.service.ServeSDK(w, r)
+		f.serveSimulator(w, r, method.Name)
 		return
 	}
 	if !f.authenticated(w, r) {
@@ -185,6 +185,31 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, method *simulat
 		return
 	}
 	f.begin(w, method, j)
+}
+
+// serveSimulator lets the simulator answer while nothing changes: it walks the inventory without locks and panics on
+// what is gone half way. The answer is sent afterwards, because a client may be slow to take it. Only who waits for
+// changes does not keep them away.
+func (f *front) serveSimulator(w http.ResponseWriter, r *http.Request, method string) {
+	if method == "WaitForUpdatesEx" || method == "WaitForUpdates" {
+		f.service.ServeSDK(w, r)
+		return
+	}
+	made := httptest.NewRecorder()
+	func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.service.ServeSDK(made, r)
+	}()
+	send(w, made)
+}
+
+func send(w http.ResponseWriter, made *httptest.ResponseRecorder) {
+	for name, values := range made.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(made.Code)
+	_, _ = w.Write(made.Body.Bytes())
 }
 
 func (f *front) begin(w http.ResponseWriter, method *simulator.Method, j *job) {
@@ -264,9 +289,7 @@ func (s *server) authenticated(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	if w != nil {
-		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-		w.WriteHeader(got.Code)
-		_, _ = w.Write(got.Body.Bytes())
+		send(w, got)
 	}
 	return false
 }
