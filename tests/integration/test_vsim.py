@@ -905,6 +905,19 @@ def test_a_vm_is_reconfigured_but_not_shrunk_while_it_runs(client: Client, bed: 
     assert used_mb(vm.runtime.host) == 1024 + 1024
 
 
+def test_a_reconfigured_vm_is_the_same_when_it_is_registered_again(client: Client, bed: Bed) -> None:
+    path = bed.author("vm1")
+    vm = client.register(path)
+    more = [vim.option.OptionValue(key="guestinfo.a", value="b")]
+    spec = vim.vm.ConfigSpec(name="new", memoryMB=1024, numCPUs=4, annotation='two\n"lines"', extraConfig=more)
+    wait(vm.ReconfigVM_Task(spec))
+    vm.UnregisterVM()
+    config = client.register(path).config
+    assert (config.name, config.annotation) == ("new", 'two\n"lines"')
+    assert (config.hardware.memoryMB, config.hardware.numCPU, config.hardware.numCoresPerSocket) == (1024, 4, 2)
+    assert ("guestinfo.a", "b") in {(option.key, option.value) for option in config.extraConfig}
+
+
 def test_a_standalone_host_cannot_clone(esx: Client, bed: Bed) -> None:
     vm = esx.register(bed.author("vm1"))
     with pytest.raises(vmodl.fault.NotSupported):

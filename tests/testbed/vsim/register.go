@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -338,8 +339,35 @@ func (s *server) reconfigure(req *types.ReconfigVM_Task) (*job, *refusal) {
 			change{Name: "summary.config.numCpu", Val: vm.Config.Hardware.NumCPU})
 		s.account(hostOf(vm))
 		s.remember()
-		return nil, refused
+		if refused != nil {
+			return nil, refused
+		}
+		return nil, s.writeConfig(vm, &req.Spec)
 	}), nil
+}
+
+// writeConfig puts what changed into the VMX, from which the VM is made again when it is registered again. Changes of
+// devices are not written.
+func (s *server) writeConfig(vm *simulator.VirtualMachine, spec *types.VirtualMachineConfigSpec) *refusal {
+	changed := map[string]string{}
+	put := func(key, value string, given bool) {
+		if given {
+			changed[key] = value
+		}
+	}
+	put("displayName", spec.Name, spec.Name != "")
+	put("annotation", spec.Annotation, spec.Annotation != "")
+	put("memSize", fmt.Sprint(spec.MemoryMB), spec.MemoryMB > 0)
+	put("numvcpus", fmt.Sprint(spec.NumCPUs), spec.NumCPUs > 0)
+	put("cpuid.coresPerSocket", fmt.Sprint(spec.NumCoresPerSocket), spec.NumCoresPerSocket > 0)
+	for _, option := range spec.ExtraConfig {
+		put(option.GetOptionValue().Key, fmt.Sprint(option.GetOptionValue().Value), true)
+	}
+	home, refused := s.locate(vm.Config.Files.VmPathName)
+	if refused != nil || len(changed) == 0 {
+		return refused
+	}
+	return home.refusal(rewriteVMX(home.file(), changed))
 }
 
 // completeDisks writes the descriptors the simulator leaves empty when it makes a VM's disks.
