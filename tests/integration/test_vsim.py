@@ -683,6 +683,27 @@ def test_the_disk_of_a_running_vm_is_locked_for_every_host(
     wait(client.copy(path, "[nfs1] new.vmdk"))
 
 
+def test_of_two_hosts_only_one_makes_a_disk_and_only_one_runs_it(start: Callable[..., VSphere], bed: Bed) -> None:
+    hosts = [Client(start(name)) for name in ("esx1", "esx2")]
+    path = bed.author("vm1", disk="[nfs1] new.vmdk")
+
+    def one_of_both(act: Callable[[Client], Any], refused: type[Exception]) -> None:
+        outcomes = []
+        for task in [act(host) for host in hosts]:
+            try:
+                wait(task)
+                outcomes.append("done")
+            except refused:
+                outcomes.append("refused")
+        assert sorted(outcomes) == ["done", "refused"]
+
+    one_of_both(lambda host: host.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk"), vim.fault.FileAlreadyExists)
+    assert read_disk(bed, "new.vmdk")[1] == b"golden"
+    for host in hosts:
+        host.register(path)
+    one_of_both(lambda host: host.all(vim.VirtualMachine)[0].PowerOnVM_Task(), vim.fault.FileLocked)
+
+
 def test_disks_are_created_moved_and_deleted_with_their_content(client: Client, bed: Bed) -> None:
     manager, datacenter = client.content.virtualDiskManager, client.datacenter
     spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(adapterType="busLogic", diskType="thin", capacityKb=2048)
