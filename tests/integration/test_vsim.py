@@ -556,6 +556,29 @@ def test_changes_of_hosts_vms_and_tasks_are_streamed(client: Client, bed: Bed) -
     assert seen["runtime.inMaintenanceMode"] == [True]
 
 
+def test_what_happened_to_a_vm_that_is_gone_meanwhile_is_told_to_a_filter_on_several_types(
+    client: Client, bed: Bed
+) -> None:
+    vm = client.register(bed.author("vm1"))
+    host = vm.runtime.host
+    collector = client.content.propertyCollector.CreatePropertyCollector()
+    spec = Query.FilterSpec(
+        objectSet=[Query.ObjectSpec(obj=managed) for managed in (host, vm)],
+        propSet=[
+            Query.PropertySpec(type=vim.HostSystem, pathSet=["runtime.inMaintenanceMode"]),
+            Query.PropertySpec(type=vim.VirtualMachine, pathSet=["runtime.powerState"]),
+        ],
+    )
+    collector.CreateFilter(spec, False)
+    version = collector.WaitForUpdatesEx("", None).version
+    wait(vm.PowerOnVM_Task())
+    wait(vm.PowerOffVM_Task())
+    vm.UnregisterVM()
+    news = collector.WaitForUpdatesEx(version, Query.WaitOptions(maxWaitSeconds=5))
+    told = [(update.obj, update.kind, [c.val for c in update.changeSet]) for update in news.filterSet[0].objectSet]
+    assert told == [(vm, "modify", ["poweredOn"]), (vm, "modify", ["poweredOff"]), (vm, "leave", [])]
+
+
 def test_a_filter_on_an_object_that_is_gone_is_refused_unless_it_may_be_missing(client: Client, bed: Bed) -> None:
     vm = client.register(bed.author("vm1"))
     vm.UnregisterVM()

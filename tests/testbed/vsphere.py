@@ -26,6 +26,15 @@ from typing import Any, Required, TypedDict, Unpack
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SOURCES = Path(__file__).resolve().parent / "vsim"
 _LIBRARIES = Path("/usr/share/gocode")
+# Corrections of Debian's sources, made while compiling: file, wrong line, right line. The property collector asks for
+# the type of an object whose changes it has yet to tell, and panics if the object is gone meanwhile.
+_CORRECTIONS = (
+    (
+        _LIBRARIES / "src/github.com/vmware/govmomi/simulator/property_filter.go",
+        "kind = getManagedObject(ctx.Map.Get(ref)).Type()",
+        "if left := ctx.Map.Get(ref); left != nil { kind = getManagedObject(left).Type() } else { continue }",
+    ),
+)
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 _SECTOR = 512
@@ -74,7 +83,8 @@ class Options(TypedDict, total=False):
 def build() -> Path:
     """The server's binary, compiled if its sources changed; several processes may call this at once."""
     sources = sorted(_SOURCES.glob("*.go"))
-    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()
+    content = b"".join(path.name.encode() + path.read_bytes() for path in sources) + repr(_CORRECTIONS).encode()
+    digest = hashlib.sha256(content).hexdigest()
     out = _REPOSITORY / ".build"
     binary, stamp = out / "vsim", out / "vsim.sha256"
     out.mkdir(exist_ok=True)
@@ -97,7 +107,7 @@ def build() -> Path:
             "GOCACHE": str(out / "gocache"),
         }
         done = subprocess.run(
-            [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), "vsim"],
+            [go, "build", "-trimpath", "-overlay", _corrected(out), "-ldflags", "-s -w", "-o", str(unfinished), "vsim"],
             env=environment,
             capture_output=True,
             text=True,
@@ -108,6 +118,18 @@ def build() -> Path:
         unfinished.replace(binary)
         stamp.write_text(digest)
     return binary
+
+
+def _corrected(out: Path) -> Path:
+    """What the compiler is to read instead of some of Debian's files."""
+    replace = {}
+    for file, wrong, right in _CORRECTIONS:
+        corrected = out / file.name
+        corrected.write_text(file.read_text().replace(wrong, right))
+        replace[str(file)] = str(corrected)
+    overlay = out / "overlay.json"
+    overlay.write_text(json.dumps({"Replace": replace}))
+    return overlay
 
 
 def _toolchain() -> Path:
