@@ -1,6 +1,6 @@
 # make demo      one reservation, end to end, on real parts, as it happens
 # make test      all tests; make test-unit, test-integration, test-perl: parts of them
-# make lint      ruff, mypy --strict, perl -c and perlcritic, gofmt
+# make lint      ruff, mypy --strict, perl -c and perlcritic, gofmt and go vet
 # make bench     ratios against floors, measured side by side
 # make test-vcld VCL_SRC=/path/to/apache-vcl    the flows of the real vcld with our shim and service; more of tests/vcld/run
 #                with RUN='--vcenter' or RUN='reserved capture'
@@ -42,6 +42,8 @@ lint-perl: bootstrap
 
 lint-go: bootstrap
 	@test -z "$$(/usr/lib/go-1.19/bin/gofmt -l tests/testbed/vsim)" || { echo "run gofmt on tests/testbed/vsim"; exit 1; }
+	@GO111MODULE=off GOFLAGS= CGO_ENABLED=0 GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/.build/gocache \
+		/usr/lib/go-1.19/bin/go vet ./tests/testbed/vsim
 
 format: bootstrap
 	$(VENV)/ruff check --fix $(RUFF) $(RULES) $(PYTHON_CODE)

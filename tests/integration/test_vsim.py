@@ -10,6 +10,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,8 @@ def start(tmp_path: Path, bed: Bed, pki: dict[str, Path]) -> Iterator[Callable[.
     running: list[VSphere] = []
 
     def run(name: str = "", *arguments: int, hosts: list[HostSpec] | None = None, **options: Any) -> VSphere:
+        home = options.pop("home", tmp_path / f"server{len(running)}")
         given: Any = {"datastores": {"nfs1": bed.path}} | pki | options
-        home = tmp_path / f"server{len(running)}"
         if hosts is None:
             running.append(VSphere.start_esxi(home, name, *arguments, **given))
         else:
@@ -415,6 +416,56 @@ def test_a_vm_beyond_the_host_s_ram_is_refused_and_its_disk_stays_free(esx: Clie
     wait(esx.copy("[nfs1] inuse/vm1/disk.vmdk", "[nfs1] copy.vmdk"))
 
 
+def test_two_vms_that_fit_alone_do_not_both_start_however_close_together(
+    start: Callable[..., VSphere], bed: Bed
+) -> None:
+    client = Client(start("esx1", 4096, task_ms=100))
+    vms = [client.register(bed.author(f"vm{n}", memory_mb=2048, mac=f"00:50:56:00:00:0{n}")) for n in (1, 2)]
+    outcomes = []
+    for task in [vm.PowerOnVM_Task() for vm in vms]:
+        try:
+            outcomes.append(wait(task))
+        except vim.fault.InsufficientMemoryResourcesFault:
+            outcomes.append("refused")
+    assert sorted(outcomes, key=str) == [None, "refused"]
+    wait(vms[outcomes.index(None)].PowerOffVM_Task())
+    wait(vms[outcomes.index("refused")].PowerOnVM_Task())
+
+
+def test_each_host_of_a_vcenter_has_ram_of_its_own(vcenter: Client, bed: Bed) -> None:
+    small = vcenter.register(bed.author("vm1", memory_mb=4096), host=vcenter.host("h2"))
+    with pytest.raises(vim.fault.InsufficientMemoryResourcesFault):
+        wait(small.PowerOnVM_Task())
+    wait(vcenter.register(bed.author("vm2", memory_mb=4096), host=vcenter.host("h1")).PowerOnVM_Task())
+
+
+def test_ram_cannot_be_added_to_a_running_vm_beyond_the_host_s(esx: Client, bed: Bed) -> None:
+    vm = esx.register(bed.author("vm1"))
+    wait(vm.PowerOnVM_Task())
+    with pytest.raises(vim.fault.InsufficientMemoryResourcesFault):
+        wait(vm.ReconfigVM_Task(vim.vm.ConfigSpec(memoryMB=4096)))
+    assert vm.config.hardware.memoryMB == 512
+
+
+def test_a_suspended_vm_gives_back_its_ram_and_its_disk(esx: Client, bed: Bed) -> None:
+    vm = esx.register(bed.author("vm1"))
+    with pytest.raises(vim.fault.InvalidPowerState):
+        wait(vm.SuspendVM_Task())
+    wait(vm.PowerOnVM_Task())
+    wait(vm.SuspendVM_Task())
+    assert (vm.runtime.powerState, used_mb(vm.runtime.host)) == ("suspended", 1024)
+    wait(esx.copy("[nfs1] inuse/vm1/disk.vmdk", "[nfs1] copy.vmdk"))
+    wait(vm.PowerOnVM_Task())
+    assert (vm.runtime.powerState, used_mb(vm.runtime.host)) == ("poweredOn", 1024 + 512)
+
+
+def test_what_would_go_around_ram_and_locks_is_not_done(vcenter: Client, bed: Bed) -> None:
+    vm = vcenter.register(bed.author("vm1", memory_mb=64 * 1024))
+    with pytest.raises(vmodl.fault.NotSupported):
+        vcenter.datacenter.PowerOnMultiVM_Task([vm])
+    assert vm.runtime.powerState == "poweredOff"
+
+
 def test_a_host_without_admission_takes_more_than_it_has(start: Callable[..., VSphere], bed: Bed) -> None:
     client = Client(start("esx1", 2048, admit=False))
     wait(client.register(bed.author("vm1", memory_mb=4096)).PowerOnVM_Task())
@@ -429,13 +480,36 @@ def test_nothing_starts_in_maintenance_mode(client: Client, bed: Bed) -> None:
     wait(vm.PowerOnVM_Task())
 
 
+def test_a_host_does_not_enter_maintenance_while_a_vm_runs(client: Client, bed: Bed) -> None:
+    vm = client.register(bed.author("vm1"))
+    host = vm.runtime.host
+    wait(vm.PowerOnVM_Task())
+    with pytest.raises(vim.fault.Timedout):
+        wait(host.EnterMaintenanceMode_Task(0))
+    assert not host.runtime.inMaintenanceMode
+    wait(vm.PowerOffVM_Task())
+    wait(host.EnterMaintenanceMode_Task(0))
+    assert host.runtime.inMaintenanceMode
+
+
+def test_a_cluster_puts_nothing_on_a_host_in_maintenance_or_out_of_reach(vcenter: Client, bed: Bed) -> None:
+    pool = vcenter.all(vim.ClusterComputeResource)[0].resourcePool
+    vcenter.server.set_host("h1", maintenance=True)
+    assert vcenter.register(bed.author("vm1"), pool=pool).runtime.host.name == "h2"
+    vcenter.server.set_host("h2", state="disconnected")
+    with pytest.raises(vim.fault.NoCompatibleHost):
+        vcenter.register(bed.author("vm2"), pool=pool)
+    vcenter.server.set_host("h1", maintenance=False)
+    assert vcenter.register("[nfs1] inuse/vm2/vm2.vmx", pool=pool).runtime.host.name == "h1"
+
+
 def test_a_host_that_is_lost_answers_nothing_for_its_vms(vcenter: Client, bed: Bed) -> None:
     vm = vcenter.register(bed.author("vm1"), host=vcenter.host("h1"))
     vcenter.server.set_host("h1", state="notResponding")
     assert (vm.runtime.connectionState, vm.runtime.host.runtime.connectionState) == ("disconnected", "notResponding")
-    with pytest.raises(vim.fault.HostNotConnected):
+    with pytest.raises(vmodl.fault.HostNotConnected):
         wait(vm.PowerOnVM_Task())
-    with pytest.raises(vim.fault.HostNotConnected):
+    with pytest.raises(vmodl.fault.HostNotConnected):
         vm.UnregisterVM()
     vcenter.server.set_host("h1", state="connected", memory_mb=2048)
     wait(vm.PowerOnVM_Task())
@@ -461,21 +535,63 @@ def test_changes_of_hosts_vms_and_tasks_are_streamed(client: Client, bed: Bed) -
     client.server.set_host(host.name, maintenance=True)
     vm.UnregisterVM()
     seen: dict[str, list[Any]] = {}
+    left: list[Any] = []
 
     def all_seen() -> bool:
         nonlocal version
         news = collector.WaitForUpdatesEx(version, Query.WaitOptions(maxWaitSeconds=1))
         if news:
             version = news.version
-            for changed in (c for f in news.filterSet for o in f.objectSet for c in o.changeSet):
-                seen.setdefault(changed.name, []).append(changed.val)
-        return "vm" in seen
+            for update in (o for f in news.filterSet for o in f.objectSet):
+                left.extend([update.obj] if update.kind == "leave" else [])
+                for changed in update.changeSet:
+                    seen.setdefault(changed.name, []).append(changed.val)
+        return "vm" in seen and bool(left)
 
     until(all_seen)
+    assert left == [vm]
     assert seen["runtime.powerState"] == ["poweredOn", "poweredOff"]
     assert seen["summary.quickStats.overallMemoryUsage"][:2] == [1024 + 512, 1024]
     assert seen["config.hardware.memoryMB"] == [1024]
     assert seen["runtime.inMaintenanceMode"] == [True]
+
+
+def test_what_happened_to_a_vm_that_is_gone_meanwhile_is_told_to_a_filter_on_several_types(
+    client: Client, bed: Bed
+) -> None:
+    vm = client.register(bed.author("vm1"))
+    host = vm.runtime.host
+    collector = client.content.propertyCollector.CreatePropertyCollector()
+    spec = Query.FilterSpec(
+        objectSet=[Query.ObjectSpec(obj=managed) for managed in (host, vm)],
+        propSet=[
+            Query.PropertySpec(type=vim.HostSystem, pathSet=["runtime.inMaintenanceMode"]),
+            Query.PropertySpec(type=vim.VirtualMachine, pathSet=["runtime.powerState"]),
+        ],
+    )
+    collector.CreateFilter(spec, False)
+    version = collector.WaitForUpdatesEx("", None).version
+    wait(vm.PowerOnVM_Task())
+    wait(vm.PowerOffVM_Task())
+    vm.UnregisterVM()
+    news = collector.WaitForUpdatesEx(version, Query.WaitOptions(maxWaitSeconds=5))
+    told = [(update.obj, update.kind, [c.val for c in update.changeSet]) for update in news.filterSet[0].objectSet]
+    assert told == [(vm, "modify", ["poweredOn"]), (vm, "modify", ["poweredOff"]), (vm, "leave", [])]
+
+
+def test_a_filter_on_an_object_that_is_gone_is_refused_unless_it_may_be_missing(client: Client, bed: Bed) -> None:
+    vm = client.register(bed.author("vm1"))
+    vm.UnregisterVM()
+    collector = client.content.propertyCollector.CreatePropertyCollector()
+    spec = Query.FilterSpec(
+        objectSet=[Query.ObjectSpec(obj=vm)], propSet=[Query.PropertySpec(type=vim.VirtualMachine, pathSet=["name"])]
+    )
+    with pytest.raises(vmodl.fault.ManagedObjectNotFound) as caught:
+        collector.CreateFilter(spec, False)
+    assert caught.value.obj == vm
+    spec.reportMissingObjectsInResults = True
+    collector.CreateFilter(spec, False)
+    assert collector.WaitForUpdatesEx("", None).filterSet == []
 
 
 # 5 disks and files
@@ -588,6 +704,27 @@ def test_the_disk_of_a_running_vm_is_locked_for_every_host(
             wait(client.register("[nfs1] inuse/vm1/vm1.vmx").PowerOnVM_Task())
     wait(vm.PowerOffVM_Task())
     wait(client.copy(path, "[nfs1] new.vmdk"))
+
+
+def test_of_two_hosts_only_one_makes_a_disk_and_only_one_runs_it(start: Callable[..., VSphere], bed: Bed) -> None:
+    hosts = [Client(start(name)) for name in ("esx1", "esx2")]
+    path = bed.author("vm1", disk="[nfs1] new.vmdk")
+
+    def one_of_both(act: Callable[[Client], Any], refused: type[Exception]) -> None:
+        outcomes = []
+        for task in [act(host) for host in hosts]:
+            try:
+                wait(task)
+                outcomes.append("done")
+            except refused:
+                outcomes.append("refused")
+        assert sorted(outcomes) == ["done", "refused"]
+
+    one_of_both(lambda host: host.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk"), vim.fault.FileAlreadyExists)
+    assert read_disk(bed, "new.vmdk")[1] == b"golden"
+    for host in hosts:
+        host.register(path)
+    one_of_both(lambda host: host.all(vim.VirtualMachine)[0].PowerOnVM_Task(), vim.fault.FileLocked)
 
 
 def test_disks_are_created_moved_and_deleted_with_their_content(client: Client, bed: Bed) -> None:
@@ -738,7 +875,7 @@ def test_a_search_without_a_specification_is_answered(client: Client) -> None:
 
 
 def test_a_search_for_disks_finds_descriptors_with_what_their_content_occupies(client: Client) -> None:
-    wanted = vim.host.DatastoreBrowser.VmDiskInfo.Details(
+    wanted = vim.host.DatastoreBrowser.VmDiskQuery.Details(
         capacityKb=True, diskType=True, hardwareVersion=False, thin=True, controllerType=True
     )
     found = search(
@@ -812,10 +949,50 @@ def test_a_vm_is_reconfigured_but_not_shrunk_while_it_runs(client: Client, bed: 
     assert used_mb(vm.runtime.host) == 1024 + 1024
 
 
+def test_a_reconfigured_vm_is_the_same_when_it_is_registered_again(client: Client, bed: Bed) -> None:
+    path = bed.author("vm1")
+    vm = client.register(path)
+    more = [vim.option.OptionValue(key="guestinfo.a", value="b")]
+    spec = vim.vm.ConfigSpec(name="new", memoryMB=1024, numCPUs=4, annotation='two\n"lines"', extraConfig=more)
+    wait(vm.ReconfigVM_Task(spec))
+    vm.UnregisterVM()
+    config = client.register(path).config
+    assert (config.name, config.annotation) == ("new", 'two\n"lines"')
+    assert (config.hardware.memoryMB, config.hardware.numCPU, config.hardware.numCoresPerSocket) == (1024, 4, 2)
+    assert ("guestinfo.a", "b") in {(option.key, option.value) for option in config.extraConfig}
+
+
 def test_a_standalone_host_cannot_clone(esx: Client, bed: Bed) -> None:
     vm = esx.register(bed.author("vm1"))
     with pytest.raises(vmodl.fault.NotSupported):
         vm.CloneVM_Task(esx.datacenter.vmFolder, "clone", vim.vm.CloneSpec(location=vim.vm.RelocateSpec()))
+
+
+def test_many_clients_at_once_leave_straight_books(client: Client, bed: Bed) -> None:
+    def live(number: int) -> None:
+        """A linked VM's whole life, in a session of its own, and a look around after every step."""
+        own = Client(client.server)
+        disk = "[nfs1] golden/win/win.vmdk"
+        vm = own.register(bed.author(f"vm{number}", memory_mb=256, mac=f"00:50:56:00:01:{number:02x}", disk=disk))
+        for step in (
+            lambda: vm.CreateSnapshot_Task("linked", "", False, False),
+            vm.PowerOnVM_Task,
+            lambda: own.copy(disk, f"[nfs1] copy{number}.vmdk"),
+            vm.PowerOffVM_Task,
+        ):
+            wait(step())
+            assert vm in own.all(vim.VirtualMachine)
+            assert own.all(vim.Datastore)[0].summary.freeSpace > 0
+        vm.UnregisterVM()
+        own.content.sessionManager.Logout()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(live, range(16)))
+    assert client.all(vim.VirtualMachine) == []
+    assert {used_mb(host) for host in client.all(vim.HostSystem)} == {1024}
+    assert len(list(bed.path.glob("copy*-flat.vmdk"))) == 16
+    assert client.server.sessions() == 1
+    wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] golden/win/win.vmdk", client.datacenter))
 
 
 # 6 power socket
@@ -849,20 +1026,31 @@ def test_a_missing_power_socket_is_no_error(start: Callable[..., VSphere], bed: 
 
 
 def test_a_task_takes_its_time_shows_progress_and_acts_at_its_end(start: Callable[..., VSphere], bed: Bed) -> None:
-    client = Client(start("esx1", task_ms=200))
+    client = Client(start("esx1", task_ms=1000))
     vm = client.register(bed.author("vm1"))
+    collector = client.content.propertyCollector.CreatePropertyCollector()
     began = time.monotonic()
     task = vm.PowerOnVM_Task()
-    assert time.monotonic() - began < 0.15
-    assert vm.runtime.powerState == "poweredOff"
+    spec = Query.FilterSpec(
+        objectSet=[Query.ObjectSpec(obj=managed) for managed in (task, vm)],
+        propSet=[
+            Query.PropertySpec(type=vim.Task, pathSet=["info.progress", "info.state"]),
+            Query.PropertySpec(type=vim.VirtualMachine, pathSet=["runtime.powerState"]),
+        ],
+    )
+    collector.CreateFilter(spec, True)
     with pytest.raises(vim.fault.TaskInProgress):
         vm.PowerOffVM_Task()
-    seen = set()
-    while task.info.state in ("queued", "running"):
-        seen.add((task.info.progress, vm.runtime.powerState))
-    assert {progress for progress, state in seen if state == "poweredOff"} >= {25, 50, 75}
-    assert (vm.runtime.powerState, task.info.entity, task.info.entityName) == ("poweredOn", vm, "vm1")
-    assert time.monotonic() - began > 0.19
+    seen: list[object] = []
+    version = ""
+    while "success" not in seen:
+        news = collector.WaitForUpdatesEx(version, Query.WaitOptions(maxWaitSeconds=5))
+        version = news.version
+        seen += [changed.val for f in news.filterSet for o in f.objectSet for changed in o.changeSet]
+    assert time.monotonic() - began > 0.99
+    at_first = (0, "queued", "running", "poweredOff")
+    assert [value for value in seen if value not in at_first] == [25, 50, 75, "poweredOn", 100, "success"]
+    assert (task.info.entity, task.info.entityName) == (vm, "vm1")
 
 
 def test_a_copy_that_is_cancelled_leaves_nothing(start: Callable[..., VSphere], bed: Bed) -> None:
@@ -906,7 +1094,8 @@ def test_folder_wants_a_session_and_the_right_names(client: Client) -> None:
     assert client.folder("GET", path, cookie=False)[0] == 401
     assert client.folder("GET", path, dsName="other")[0] == 404
     assert client.folder("GET", path, dcPath="other")[0] == 404
-    assert client.folder("GET", "../nfs1/golden/win/win.vmdk")[0] == 404
+    for outside in ("../nfs1/golden/win/win.vmdk", "golden/../../nfs1/golden/win/win.vmdk", "%2e%2e/nfs1/golden"):
+        assert client.folder("GET", outside)[0] == 404
     client.content.sessionManager.Logout()
     connection_cookie = client.stub.cookie
     assert connection_cookie
@@ -933,7 +1122,7 @@ def test_injected_faults_come_in_every_kind_and_as_often_as_asked(client: Client
     with pytest.raises(vim.fault.NoCompatibleHost):
         wait(vm.PowerOnVM_Task())
     server.inject("PowerOnVM_Task", "soap", fault="HostNotConnected", count=1)
-    with pytest.raises(vim.fault.HostNotConnected):
+    with pytest.raises(vmodl.fault.HostNotConnected):
         vm.PowerOnVM_Task()
     server.inject("PowerOnVM_Task", "http", status=503, count=1)
     with pytest.raises(http.client.HTTPException):
@@ -968,6 +1157,62 @@ def test_rules_meet_only_what_they_name_until_they_are_cleared(esx: Client) -> N
     assert server.calls()["CopyVirtualDisk_Task"] == 4
     with pytest.raises(TestbedError, match="NoSuchFault"):
         server.inject("*", "soap", fault="NoSuchFault")
+
+
+def test_the_file_side_fails_in_every_kind_too(client: Client, bed: Bed) -> None:
+    server = client.server
+    server.inject("PUT /folder", "drop", match="a.txt", count=1)
+    with pytest.raises((http.client.HTTPException, OSError)):
+        client.folder("PUT", "inuse/a.txt", b"one")
+    assert not (bed.path / "inuse/a.txt").exists()
+    server.inject("PUT /folder", "dropafter", match="a.txt", count=1)
+    with pytest.raises((http.client.HTTPException, OSError)):
+        client.folder("PUT", "inuse/a.txt", b"one")
+    assert (bed.path / "inuse/a.txt").read_bytes() == b"one"
+    server.inject("GET /folder", "http", status=503, count=1)
+    assert client.folder("GET", "inuse/a.txt")[0] == 503
+    server.inject("GET /folder", "delay", ms=200, count=1)
+    began = time.monotonic()
+    assert client.folder("GET", "inuse/a.txt") == (200, b"one")
+    assert time.monotonic() - began > 0.2
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "more", "problem"),
+    [
+        ("PowerOnVM", "drop", {}, "no method is called"),
+        ("VirtualMachine", "drop", {}, "no method is called"),
+        ("PATCH /folder", "drop", {}, "no method is called"),
+        ("PUT /folder", "task", {"fault": "NoDiskSpace"}, "no SOAP call"),
+        ("PowerOnVM_Task", "http", {}, "no HTTP status"),
+        ("PowerOnVM_Task", "delay", {}, "no time"),
+        ("PowerOnVM_Task", "explode", {}, "no rule is of kind"),
+        ("PowerOnVM_Task", "task", {"fault": "NoSuchFault"}, "no fault is called"),
+        ("*", "soap", {"fault": "VirtualMachine"}, "no fault is called"),
+    ],
+)
+def test_a_rule_that_could_never_work_is_refused(
+    esx: Client, method: str, kind: str, more: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(TestbedError, match=problem):
+        esx.server.inject(method, kind, **more)
+
+
+def test_a_rule_for_everything_meets_every_call(esx: Client) -> None:
+    esx.server.inject("*", "http", status=503)
+    with pytest.raises(http.client.HTTPException):
+        esx.content.sessionManager.Logout()
+    esx.server.clear_faults()
+    esx.server.inject("*", "soap", fault="HostCommunication")
+    with pytest.raises(vmodl.fault.HostCommunication):
+        esx.content.sessionManager.Logout()
+
+
+def test_a_host_that_is_not_there_or_a_state_that_is_none_is_refused(esx: Client) -> None:
+    with pytest.raises(TestbedError, match="no host esx9"):
+        esx.server.set_host("esx9", maintenance=True)
+    with pytest.raises(TestbedError, match="cannot be asleep"):
+        esx.server.set_host("esx1", state="asleep")
 
 
 def test_expired_sessions_are_told_so_and_can_log_in_again(client: Client) -> None:
@@ -1034,6 +1279,30 @@ def test_a_killed_host_frees_its_disks_and_can_come_back_on_its_port(start: Call
     server.kill()
     again = Client(start("esx1", port=server.port))
     wait(again.register(path).PowerOnVM_Task())
+
+
+def test_a_host_that_comes_back_after_a_power_cut_has_its_vms_and_none_runs(
+    start: Callable[..., VSphere], bed: Bed, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "power"))
+        listener.settimeout(5)
+        server = start("esx1", power_socket=tmp_path / "power")
+        before = Client(server)
+        wait(before.register(bed.author("on")).PowerOnVM_Task())
+        before.register(bed.author("off"), name="renamed")
+        before.register(bed.author("left")).UnregisterVM()
+        assert json.loads(listener.recv(4096))["event"] == "on"
+        server.kill()
+        again = Client(start("esx1", home=server.log.parent, port=server.port, power_socket=tmp_path / "power"))
+        told = json.loads(listener.recv(4096))
+        assert (told["event"], told["vm"]) == ("off", "on")
+    vms = again.all(vim.VirtualMachine)
+    assert sorted((vm.name, vm.config.files.vmPathName, vm.runtime.powerState) for vm in vms) == [
+        ("on", "[nfs1] inuse/on/on.vmx", "poweredOff"),
+        ("renamed", "[nfs1] inuse/off/off.vmx", "poweredOff"),
+    ]
+    assert used_mb(again.all(vim.HostSystem)[0]) == 1024
 
 
 def test_a_server_that_cannot_start_says_why(start: Callable[..., VSphere], tmp_path: Path) -> None:

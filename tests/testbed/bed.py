@@ -148,7 +148,7 @@ class Bed:
                 self.start_host(host)
 
     def start_host(self, host: HostSpec, port: int = 0) -> None:
-        """Start a standalone host; `port` starts it again where it was before a crash (its VMs are forgotten)."""
+        """Start a standalone host; `port` starts it again where it was before a crash, with its VMs, powered off."""
         home = self.directory / host.name
         self.endpoints[host.name] = self._endpoint(
             lambda **options: VSphere.start_esxi(home, host.name, host.memory_mb, host.cores, **options), port

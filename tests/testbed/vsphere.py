@@ -26,6 +26,15 @@ from typing import Any, Required, TypedDict, Unpack
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SOURCES = Path(__file__).resolve().parent / "vsim"
 _LIBRARIES = Path("/usr/share/gocode")
+# Corrections of Debian's sources, made while compiling: file, wrong line, right line. The property collector asks for
+# the type of an object whose changes it has yet to tell, and panics if the object is gone meanwhile.
+_CORRECTIONS = (
+    (
+        _LIBRARIES / "src/github.com/vmware/govmomi/simulator/property_filter.go",
+        "kind = getManagedObject(ctx.Map.Get(ref)).Type()",
+        "if left := ctx.Map.Get(ref); left != nil { kind = getManagedObject(left).Type() } else { continue }",
+    ),
+)
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 _SECTOR = 512
@@ -50,7 +59,8 @@ class HostSpec:
 class Options(TypedDict, total=False):
     """What an endpoint can be given.
 
-    `port` 0 takes a free one; a restart after a crash can ask for the old one. `task_ms` is what every task takes,
+    `port` 0 takes a free one. The old port, with the old directory, is a restart after a crash: the VMs that were
+    registered are there again, powered off. `task_ms` is what every task takes,
     `admit` refuses power-ons beyond a host's RAM, `capacity_mb` limits every datastore, `idle_s` ends idle sessions,
     `power_socket` is a Unix datagram socket that is told of power changes.
     """
@@ -73,7 +83,8 @@ class Options(TypedDict, total=False):
 def build() -> Path:
     """The server's binary, compiled if its sources changed; several processes may call this at once."""
     sources = sorted(_SOURCES.glob("*.go"))
-    digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in sources)).hexdigest()
+    content = b"".join(path.name.encode() + path.read_bytes() for path in sources) + repr(_CORRECTIONS).encode()
+    digest = hashlib.sha256(content).hexdigest()
     out = _REPOSITORY / ".build"
     binary, stamp = out / "vsim", out / "vsim.sha256"
     out.mkdir(exist_ok=True)
@@ -96,7 +107,7 @@ def build() -> Path:
             "GOCACHE": str(out / "gocache"),
         }
         done = subprocess.run(
-            [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), "vsim"],
+            [go, "build", "-trimpath", "-overlay", _corrected(out), "-ldflags", "-s -w", "-o", str(unfinished), "vsim"],
             env=environment,
             capture_output=True,
             text=True,
@@ -107,6 +118,18 @@ def build() -> Path:
         unfinished.replace(binary)
         stamp.write_text(digest)
     return binary
+
+
+def _corrected(out: Path) -> Path:
+    """What the compiler is to read instead of some of Debian's files."""
+    replace = {}
+    for file, wrong, right in _CORRECTIONS:
+        corrected = out / file.name
+        corrected.write_text(file.read_text().replace(wrong, right))
+        replace[str(file)] = str(corrected)
+    overlay = out / "overlay.json"
+    overlay.write_text(json.dumps({"Replace": replace}))
+    return overlay
 
 
 def _toolchain() -> Path:
@@ -135,12 +158,20 @@ class VSphere:
         self.user, self.password = options.get("user", "svc"), options.get("password", "pw")
         self.ca = options["ca"]
         self.log = directory / "vsim.log"
+        self._inventory = directory / "inventory.json"
+        if not options.get("port"):
+            self._inventory.unlink(missing_ok=True)
         self._token = secrets.token_hex(16)
         self._tls = ssl.create_default_context(cafile=str(self.ca))
         secret = {"VSIM_PASSWORD": self.password, "VSIM_CONTROL_TOKEN": self._token, "TMPDIR": str(directory)}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(build()), *_command_line(self.host, self.user, options), *arguments],
+                [
+                    str(build()),
+                    *_command_line(self.host, self.user, options),
+                    *("-inventory", str(self._inventory)),
+                    *arguments,
+                ],
                 stdin=subprocess.PIPE,  # its end, when this process dies, ends the server
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -236,13 +267,14 @@ class VSphere:
     def pause(self) -> None:
         """Stop the process: connections stay open, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until then some of its threads run on
 
     def resume(self) -> None:
         """Let a paused process go on."""
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it like a power cut."""
+        """End it like a power cut: what was registered will be there after a restart."""
         self._process.kill()
         self._reap()
 
@@ -252,6 +284,7 @@ class VSphere:
             self._process.terminate()
             self._process.send_signal(signal.SIGCONT)
         self._reap()
+        self._inventory.unlink(missing_ok=True)
 
     def _reap(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

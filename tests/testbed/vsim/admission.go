@@ -31,9 +31,11 @@ func (s *server) account(host *simulator.HostSystem) {
 
 // admitVM refuses what does not fit into the host's RAM.
 func (s *server) admitVM(vm *simulator.VirtualMachine) *refusal {
-	host := hostOf(vm)
+	return s.admitMemory(hostOf(vm), int64(vm.Config.Hardware.MemoryMB))
+}
+
+func (s *server) admitMemory(host *simulator.HostSystem, wanted int64) *refusal {
 	free := host.Hardware.MemorySize>>20 - usedMB(host.Self)
-	wanted := int64(vm.Config.Hardware.MemoryMB)
 	if !s.admit || wanted <= free {
 		return nil
 	}

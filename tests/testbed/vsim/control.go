@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/json"
-	"fmt"
 	"net/http"
 
 	"github.com/vmware/govmomi/simulator"
@@ -82,8 +81,8 @@ func (s *server) controlRules(w http.ResponseWriter, r *http.Request) {
 	if !decoded(w, r, &made) {
 		return
 	}
-	if !kinds[made.Kind] || (made.Kind == "soap" || made.Kind == "task") && faultNamed(made.Fault) == nil {
-		http.Error(w, fmt.Sprintf("no rule of kind %q with fault %q", made.Kind, made.Fault), http.StatusBadRequest)
+	if problem := made.problem(); problem != "" {
+		http.Error(w, problem, http.StatusBadRequest)
 		return
 	}
 	s.rules.mu.Lock()
@@ -100,7 +99,14 @@ func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 			continue
 		}
 		if order.State != "" {
-			s.connect(host, types.HostSystemConnectionState(order.State))
+			switch state := types.HostSystemConnectionState(order.State); state {
+			case types.HostSystemConnectionStateConnected, types.HostSystemConnectionStateDisconnected,
+				types.HostSystemConnectionStateNotResponding:
+				s.connect(host, state)
+			default:
+				http.Error(w, "a host cannot be "+order.State, http.StatusBadRequest)
+				return
+			}
 		}
 		if order.Maintenance != nil {
 			setMaintenance(host, *order.Maintenance)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math/rand"
 	"reflect"
 	"strings"
@@ -29,9 +30,50 @@ type rules struct {
 	calls map[string]int
 }
 
-var kinds = map[string]bool{"soap": true, "task": true, "http": true, "drop": true, "dropafter": true, "delay": true}
+var (
+	typeOf      = types.TypeFunc()
+	folderCalls = map[string]bool{"GET /folder": true, "HEAD /folder": true, "PUT /folder": true, "DELETE /folder": true}
+)
 
-var typeOf = types.TypeFunc()
+// problem tells why a rule could never do what it says: that is a mistake in a test, and must not look like a fault
+// that the product survived.
+func (r *rule) problem() string {
+	folder := folderCalls[r.Method]
+	if r.Method != "*" && !folder && !isMethod(r.Method) {
+		return fmt.Sprintf("no method is called %q", r.Method)
+	}
+	switch r.Kind {
+	case "soap", "task":
+		if folder {
+			return r.Method + " is no SOAP call"
+		}
+		if faultNamed(r.Fault) == nil {
+			return fmt.Sprintf("no fault is called %q", r.Fault)
+		}
+	case "http":
+		if r.Status < 200 || r.Status > 599 {
+			return fmt.Sprintf("%d is no HTTP status", r.Status)
+		}
+	case "delay":
+		if r.Ms <= 0 {
+			return "a delay of no time"
+		}
+	case "drop", "dropafter":
+	default:
+		return fmt.Sprintf("no rule is of kind %q", r.Kind)
+	}
+	return ""
+}
+
+// isMethod: what has a receiver is a request, PowerOnVM_Task, not a type like VirtualMachine.
+func isMethod(name string) bool {
+	kind, ok := typeOf(name)
+	if !ok || kind.Kind() != reflect.Struct {
+		return false
+	}
+	_, ok = kind.FieldByName("This")
+	return ok
+}
 
 // take counts a call and returns the first rule that meets it.
 func (r *rules) take(method, content string) *rule {
@@ -39,7 +81,8 @@ func (r *rules) take(method, content string) *rule {
 	defer r.mu.Unlock()
 	r.calls[method]++
 	for i, candidate := range r.list {
-		if candidate.Method != "*" && candidate.Method != method || !strings.Contains(content, candidate.Match) {
+		meets := candidate.Method == method || candidate.Method == "*" && (candidate.Fault == "" || !folderCalls[method])
+		if !meets || !strings.Contains(content, candidate.Match) {
 			continue
 		}
 		if candidate.Prob > 0 && rand.Float64() > candidate.Prob {

@@ -33,6 +33,12 @@ func call[R any](do func(*R) *refusal) callMethod {
 	return func(body types.AnyType) *refusal { return do(body.(*R)) }
 }
 
+// unsafe are tasks in which the simulator would go around our RAM, disks and locks.
+var unsafe = map[string]bool{
+	"PowerOnMultiVM_Task": true, "RelocateVM_Task": true, "MigrateVM_Task": true, "RevertToCurrentSnapshot_Task": true,
+	"RevertToSnapshot_Task": true, "RemoveSnapshot_Task": true, "RemoveAllSnapshots_Task": true,
+}
+
 // front answers SOAP: with our methods where there is one, otherwise with the simulator's.
 type front struct {
 	*server
@@ -48,6 +54,7 @@ func (s *server) routes(logger *log.Logger) http.Handler {
 		"VirtualMachine.PowerOnVM_Task":                       task(s.powerOn),
 		"VirtualMachine.PowerOffVM_Task":                      task(s.powerOff),
 		"VirtualMachine.ResetVM_Task":                         task(s.reset),
+		"VirtualMachine.SuspendVM_Task":                       task(s.suspend),
 		"VirtualMachine.ReconfigVM_Task":                      task(s.reconfigure),
 		"VirtualMachine.CreateSnapshot_Task":                  task(s.createSnapshot),
 		"VirtualMachine.Destroy_Task":                         task(s.destroy),
@@ -76,9 +83,14 @@ func (s *server) routes(logger *log.Logger) http.Handler {
 	mux.Handle("/sdk", f)
 	mux.Handle("/sdk/vimService", f)
 	mux.HandleFunc("/sdk/vimServiceVersions.xml", s.service.ServiceVersions)
-	mux.HandleFunc("/folder/", s.serveFolder)
 	mux.Handle("/ctl/", s.control())
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/folder/") {
+			s.serveFolder(w, r) // not through the mux, which redirects a path with ".." elsewhere
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -130,14 +142,26 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, method *simulat
 	key := method.This.Type + "." + method.Name
 	prepare, isTask := f.tasks[key]
 	do, isCall := f.calls[key]
+	if unsafe[method.Name] {
+		prepare, isTask = func(types.AnyType) (*job, *refusal) {
+			return nil, refuse(&types.NotSupported{}, "The test bed's server does not do %s.", method.Name)
+		}, true
+	}
 	if !isTask && strings.HasSuffix(method.Name, "_Task") && simulatorMethod(method).IsValid() {
 		prepare, isTask = func(types.AnyType) (*job, *refusal) { return f.simulatorJob(method), nil }, true
 	}
+	if filter, ok := method.Body.(*types.CreateFilter); ok {
+		f.createFilter(w, r, filter)
+		return
+	}
 	if !isTask && !isCall {
-		if strings.HasPrefix(method.Name, "Retrieve") && bytes.Contains(content, []byte("Datastore")) {
+		// A host looks up its free space every now and then; here it is as if it just had. Fetch is pyVmomi's way to
+		// read one property.
+		reads := method.Name == "Fetch" || strings.HasPrefix(method.Name, "Retrieve")
+		if reads && bytes.Contains(content, []byte("Datastore")) {
 			f.measureAll()
 		}
-		f.service.ServeSDK(w, r)
+		f.serveSimulator(w, r, method.Name)
 		return
 	}
 	if !f.authenticated(w, r) {
@@ -161,6 +185,31 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, method *simulat
 		return
 	}
 	f.begin(w, method, j)
+}
+
+// serveSimulator lets the simulator answer while nothing changes: it walks the inventory without locks and panics on
+// what is gone half way. The answer is sent afterwards, because a client may be slow to take it. Only who waits for
+// changes does not keep them away.
+func (f *front) serveSimulator(w http.ResponseWriter, r *http.Request, method string) {
+	if method == "WaitForUpdatesEx" || method == "WaitForUpdates" {
+		f.service.ServeSDK(w, r)
+		return
+	}
+	made := httptest.NewRecorder()
+	func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.service.ServeSDK(made, r)
+	}()
+	send(w, made)
+}
+
+func send(w http.ResponseWriter, made *httptest.ResponseRecorder) {
+	for name, values := range made.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(made.Code)
+	_, _ = w.Write(made.Body.Bytes())
 }
 
 func (f *front) begin(w http.ResponseWriter, method *simulator.Method, j *job) {
@@ -240,9 +289,7 @@ func (s *server) authenticated(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	if w != nil {
-		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-		w.WriteHeader(got.Code)
-		_, _ = w.Write(got.Body.Bytes())
+		send(w, got)
 	}
 	return false
 }

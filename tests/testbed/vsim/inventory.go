@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 	"github.com/vmware/govmomi/simulator"
@@ -33,6 +34,7 @@ type hostSpec struct {
 type store struct {
 	name, directory string
 	object          *simulator.Datastore
+	measuring       sync.Mutex
 }
 
 // hypervisorMB is what an empty host uses of its RAM.
@@ -246,6 +248,9 @@ func with(list []ref, more ref) []ref {
 // measure publishes a datastore's capacity and free space. Other processes write there too, so nothing is counted:
 // the blocks in use are looked up.
 func (s *server) measure(st *store) {
+	// One at a time, so that an older look never overwrites a newer one.
+	st.measuring.Lock()
+	defer st.measuring.Unlock()
 	capacity, free := s.space(st)
 	info := *st.object.Info.(*types.NasDatastoreInfo)
 	info.FreeSpace, info.MaxFileSize = free, capacity

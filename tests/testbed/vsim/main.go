@@ -4,7 +4,8 @@
 // golang-github-vmware-govmomi-dev, 0.24.2). Everything the product depends on is done here the way ESXi does it:
 // VMX files are parsed, disks are real sparse files with descriptors and locks, RAM is limited, tasks take time.
 //
-// It prints one line of JSON when it listens, {"port": ..., "pid": ...}, and leaves nothing behind when it ends.
+// It prints one line of JSON when it listens, {"port": ..., "pid": ...}, and leaves nothing behind when it ends but the
+// -inventory file.
 package main
 
 import (
@@ -40,6 +41,7 @@ type options struct {
 	idle, taskTime        time.Duration
 	controlToken          string
 	powerSocket           string
+	inventory             string // file that keeps the VMs over a crash
 }
 
 // server is the whole world of one process.
@@ -80,6 +82,7 @@ func main() {
 	flag.Int64Var(&capacityMB, "capacity-mb", 0, "capacity of every datastore")
 	flag.StringVar(&o.controlToken, "control-token", "", "secret of /ctl; better: environment VSIM_CONTROL_TOKEN")
 	flag.StringVar(&o.powerSocket, "power-socket", "", "Unix datagram socket told about power changes")
+	flag.StringVar(&o.inventory, "inventory", "", "file that keeps the registered VMs over a crash")
 	flag.BoolVar(&o.exitOnEOF, "exit-on-eof", false, "end when standard input does")
 	flag.Parse()
 
@@ -106,6 +109,9 @@ func main() {
 	logger := log.New(os.Stderr, "", log.LstdFlags|log.Lmicroseconds)
 	log.SetOutput(io.Discard) // the simulator logs every property read
 	s := newServer(o)
+	if err := s.recall(); err != nil {
+		logger.Fatalf("-inventory: %s", err)
+	}
 	pair, err := tls.LoadX509KeyPair(*certificate, *key)
 	if err != nil {
 		logger.Fatalf("-tlscert, -tlskey: %s", err)
@@ -116,7 +122,7 @@ func main() {
 	}
 	web := &http.Server{
 		Handler:   s.routes(logger),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, // as ESXi since 6.7
 		ErrorLog:  logger,
 		// No HTTP/2: a connection must belong to one client to be dropped.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	on  = types.VirtualMachinePowerStatePoweredOn
-	off = types.VirtualMachinePowerStatePoweredOff
+	on        = types.VirtualMachinePowerStatePoweredOn
+	off       = types.VirtualMachinePowerStatePoweredOff
+	suspended = types.VirtualMachinePowerStateSuspended
 )
 
 func wrongPower(vm *simulator.VirtualMachine, wanted types.VirtualMachinePowerState) *refusal {
@@ -43,6 +44,17 @@ func (s *server) powerOff(req *types.PowerOffVM_Task) (*job, *refusal) {
 			return nil, wrongPower(vm, off)
 		}
 		s.switchPower(vm, off)
+		return nil, nil
+	}), nil
+}
+
+// suspend writes the guest's RAM to a file: the host has it back, and the disks are nobody's.
+func (s *server) suspend(req *types.SuspendVM_Task) (*job, *refusal) {
+	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
+		if vm.Runtime.PowerState != on {
+			return nil, wrongPower(vm, suspended)
+		}
+		s.switchPower(vm, suspended)
 		return nil, nil
 	}), nil
 }
@@ -112,6 +124,7 @@ func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMa
 		change{Name: "summary.runtime.bootTime", Val: boot},
 		change{Name: "guest", Val: &guest})
 	s.account(hostOf(vm))
+	s.remember()
 	if state == on {
 		s.tell(vm, "on")
 	} else {

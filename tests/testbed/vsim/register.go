@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -123,6 +124,7 @@ func (s *server) register(req *types.RegisterVM_Task, home place) (types.AnyType
 	if pool, ok := simulator.Map.Get(*req.Pool).(*simulator.ResourcePool); ok {
 		update(pool, change{Name: "vm", Val: with(pool.Vm, vm.Self)})
 	}
+	s.remember()
 	return vm.Self, nil
 }
 
@@ -250,8 +252,8 @@ func (s *server) unregisterVM(req *types.UnregisterVM) *refusal {
 
 // forget takes a VM that does not run out of the inventory.
 func (s *server) forget(vm *simulator.VirtualMachine) *refusal {
-	if vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff {
-		return wrongPower(vm, types.VirtualMachinePowerStatePoweredOff)
+	if vm.Runtime.PowerState == on {
+		return wrongPower(vm, off)
 	}
 	host := hostOf(vm)
 	update(host, change{Name: "vm", Val: without(host.Vm, vm.Self)})
@@ -267,6 +269,7 @@ func (s *server) forget(vm *simulator.VirtualMachine) *refusal {
 	folder := simulator.Map.Get(*vm.Parent).(*simulator.Folder)
 	update(folder, change{Name: "childEntity", Val: without(folder.ChildEntity, vm.Self)})
 	simulator.Map.Remove(vm.Self)
+	s.remember()
 	return nil
 }
 
@@ -311,11 +314,16 @@ func (s *server) clone(req *types.CloneVM_Task) (*job, *refusal) {
 // reconfigure lets the simulator do it, which tells nobody; so that is done here.
 func (s *server) reconfigure(req *types.ReconfigVM_Task) (*job, *refusal) {
 	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
-		running := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
+		running := vm.Runtime.PowerState == on
 		hot := func(enabled *bool, asked, now int64) bool { return asked == 0 || *enabled && asked >= now }
 		if running && (!hot(vm.Config.MemoryHotAddEnabled, req.Spec.MemoryMB, int64(vm.Config.Hardware.MemoryMB)) ||
 			!hot(vm.Config.CpuHotAddEnabled, int64(req.Spec.NumCPUs), int64(vm.Config.Hardware.NumCPU))) {
-			return nil, wrongPower(vm, types.VirtualMachinePowerStatePoweredOff)
+			return nil, wrongPower(vm, off)
+		}
+		if more := req.Spec.MemoryMB - int64(vm.Config.Hardware.MemoryMB); running && req.Spec.MemoryMB > 0 {
+			if refused := s.admitMemory(hostOf(vm), more); refused != nil {
+				return nil, refused
+			}
 		}
 		_, refused := runSimulator(&simulator.Method{Name: "ReconfigVM_Task", This: vm.Self, Body: req})
 		s.completeDisks(vm)
@@ -330,8 +338,36 @@ func (s *server) reconfigure(req *types.ReconfigVM_Task) (*job, *refusal) {
 			change{Name: "config.hardware.numCPU", Val: vm.Config.Hardware.NumCPU},
 			change{Name: "summary.config.numCpu", Val: vm.Config.Hardware.NumCPU})
 		s.account(hostOf(vm))
-		return nil, refused
+		s.remember()
+		if refused != nil {
+			return nil, refused
+		}
+		return nil, s.writeConfig(vm, &req.Spec)
 	}), nil
+}
+
+// writeConfig puts what changed into the VMX, from which the VM is made again when it is registered again. Changes of
+// devices are not written.
+func (s *server) writeConfig(vm *simulator.VirtualMachine, spec *types.VirtualMachineConfigSpec) *refusal {
+	changed := map[string]string{}
+	put := func(key, value string, given bool) {
+		if given {
+			changed[key] = value
+		}
+	}
+	put("displayName", spec.Name, spec.Name != "")
+	put("annotation", spec.Annotation, spec.Annotation != "")
+	put("memSize", fmt.Sprint(spec.MemoryMB), spec.MemoryMB > 0)
+	put("numvcpus", fmt.Sprint(spec.NumCPUs), spec.NumCPUs > 0)
+	put("cpuid.coresPerSocket", fmt.Sprint(spec.NumCoresPerSocket), spec.NumCoresPerSocket > 0)
+	for _, option := range spec.ExtraConfig {
+		put(option.GetOptionValue().Key, fmt.Sprint(option.GetOptionValue().Value), true)
+	}
+	home, refused := s.locate(vm.Config.Files.VmPathName)
+	if refused != nil || len(changed) == 0 {
+		return refused
+	}
+	return home.refusal(rewriteVMX(home.file(), changed))
 }
 
 // completeDisks writes the descriptors the simulator leaves empty when it makes a VM's disks.

@@ -24,7 +24,7 @@ var (
 	vmxLine = regexp.MustCompile(`^\s*([^\s="]+)\s*=\s*"([^"]*)"\s*$`)
 	vmxCode = regexp.MustCompile(`\|[0-9A-Fa-f]{2}`)
 
-	vmxUnsafe = strings.NewReplacer(`"`, "|22", "|", "|7C")
+	vmxUnsafe = strings.NewReplacer(`"`, "|22", "|", "|7C", "\n", "|0A")
 )
 
 func parseVMX(content string) (*settings, *refusal) {
