@@ -56,10 +56,8 @@ def test_two_beds_run_side_by_side_and_each_is_gone_after_its_end(directories: t
     beds = [up(first), up(second)]
     ports = [server["where"] for told in beds for server in told["servers"] if server["where"] != "-"]
     assert len(set(ports)) == len(ports)
-    check = subprocess.run(
-        [sys.executable, "-m", "esxprov.cli", "check-config"],
-        env={**os.environ, "ESXPROV_CONF": beds[1]["conf"]}, cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "esxprov.cli", "--conf", beds[1]["conf"], "check-config"]
+    check = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (check.returncode, check.stderr) == (0, "")
     assert testbed("down", "--dir", str(first)).returncode == 0
     assert [server.name for server in recorded(beds[0]) if server.is_alive()] == []
