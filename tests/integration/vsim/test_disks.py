@@ -1,0 +1,233 @@
+"""Disks: copied, locked, linked, on full datastores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from esxprov.vsphere.api import vim, vmodl
+from tests.integration.vsim.rig import MB, Bed, Client, wait
+from tests.testbed.vsphere import VSphere, golden_disk
+
+
+def spec_of(adapter: str = "lsiLogic", kind: str = "thin") -> Any:
+    return vim.VirtualDiskManager.VirtualDiskSpec(adapterType=adapter, diskType=kind)
+
+
+def read_disk(bed: Bed, name: str) -> tuple[str, bytes]:
+    """The descriptor and the first bytes of a disk."""
+    descriptor = (bed.path / name).read_text()
+    extent = (bed.path / name).parent / descriptor.split('VMFS "')[1].split('"')[0]
+    with extent.open("rb") as content:
+        return descriptor, content.read(6)
+
+
+def test_a_20_gb_sparse_disk_is_copied_without_filling_its_holes(esx: Client, bed: Bed) -> None:
+    golden_disk(bed.path / "golden", "huge", 20 * 1024, payload=b"golden")
+    began = time.monotonic()
+    wait(esx.copy("[nfs1] golden/huge/huge.vmdk", "[nfs1] inuse/new.vmdk", spec_of()))
+    assert time.monotonic() - began < 2
+    extent = (bed.path / "inuse/new-flat.vmdk").stat()
+    assert (extent.st_size, extent.st_blocks * 512 < MB) == (20 * 1024 * MB, True)
+    descriptor, content = read_disk(bed, "inuse/new.vmdk")
+    assert content == b"golden"
+    assert 'createType="vmfs"' in descriptor
+    assert 'ddb.adapterType = "lsilogic"' in descriptor
+    assert 'ddb.thinProvisioned = "1"' in descriptor
+
+
+def test_esxi_without_a_specification_makes_a_thick_buslogic_disk(esx: Client, bed: Bed) -> None:
+    wait(esx.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk"))
+    descriptor = read_disk(bed, "new.vmdk")[0]
+    assert 'ddb.adapterType = "buslogic"' in descriptor
+    assert "thinProvisioned" not in descriptor
+
+
+def test_a_vcenter_takes_no_specification_and_keeps_what_the_source_is(vcenter: Client, bed: Bed) -> None:
+    with pytest.raises(vmodl.fault.NotImplemented):
+        vcenter.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk", spec_of())
+    wait(vcenter.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk"))
+    assert 'ddb.thinProvisioned = "1"' in read_disk(bed, "new.vmdk")[0]
+
+
+def test_copying_refuses_a_taken_target_a_missing_source_and_unknown_places(client: Client) -> None:
+    with pytest.raises(vim.fault.FileAlreadyExists) as caught:
+        wait(client.copy("[nfs1] golden/win/win.vmdk", "[nfs1] golden/win/win.vmdk"))
+    assert caught.value.file == "[nfs1] golden/win/win.vmdk"
+    with pytest.raises(vim.fault.FileNotFound):
+        wait(client.copy("[nfs1] golden/none.vmdk", "[nfs1] new.vmdk"))
+    with pytest.raises(vim.fault.FileNotFound):
+        wait(client.copy("[nfs1] golden/win/win.vmdk", "[nfs1] nowhere/new.vmdk"))
+    with pytest.raises(vim.fault.InvalidDatastore):
+        client.copy("[other] win.vmdk", "[nfs1] new.vmdk")
+    with pytest.raises(vim.fault.InvalidDatastorePath):
+        client.copy("[nfs1] ../win.vmdk", "[nfs1] new.vmdk")
+
+
+def test_a_vcenter_wants_to_know_the_datacenter(vcenter: Client) -> None:
+    with pytest.raises(vmodl.fault.InvalidArgument):
+        vcenter.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] golden/win/win.vmdk", None)
+
+
+def test_a_full_datastore_leaves_half_a_disk_behind(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start("esx1", capacity_mb=4))
+    golden_disk(bed.path / "golden", "big", 16, payload=b"x" * 3 * MB)
+    datastore = client.all(vim.Datastore)[0]
+    assert datastore.summary.capacity == 4 * MB
+    assert 0 < datastore.summary.freeSpace < 1.1 * MB
+    with pytest.raises(vim.fault.NoDiskSpace) as caught:
+        wait(client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of()))
+    assert caught.value.datastore == "nfs1"
+    assert (bed.path / "new.vmdk").exists()
+    assert (bed.path / "new-flat.vmdk").stat().st_size == 16 * MB
+    wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] new.vmdk", client.datacenter))
+    assert datastore.summary.freeSpace > 0
+
+
+def test_free_space_follows_what_others_write(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start("esx1", capacity_mb=100))
+    datastore = client.all(vim.Datastore)[0]
+    before = datastore.summary.freeSpace
+    (bed.path / "file").write_bytes(b"x" * MB)
+    datastore.RefreshDatastore()
+    assert datastore.summary.freeSpace == before - MB
+    assert datastore.info.freeSpace == before - MB
+
+
+@pytest.mark.parametrize("same_host", [True, False])
+def test_the_disk_of_a_running_vm_is_locked_for_every_host(
+    start: Callable[..., VSphere], bed: Bed, same_host: bool
+) -> None:
+    owner = Client(start("esx1"))
+    vm = owner.register(bed.author("vm1"))
+    wait(vm.PowerOnVM_Task())
+    client = owner if same_host else Client(start("esx2"))
+    manager, path = client.content.virtualDiskManager, "[nfs1] inuse/vm1/disk.vmdk"
+    attempts: tuple[Callable[[], Any], ...] = (
+        lambda: client.copy(path, "[nfs1] new.vmdk"),
+        lambda: manager.MoveVirtualDisk_Task(path, client.datacenter, "[nfs1] new.vmdk", client.datacenter),
+        lambda: manager.DeleteVirtualDisk_Task(path, client.datacenter),
+        lambda: client.content.fileManager.DeleteDatastoreFile_Task("[nfs1] inuse/vm1", client.datacenter),
+    )
+    for attempt in attempts:
+        with pytest.raises(vim.fault.FileLocked):
+            wait(attempt())
+    if not same_host:
+        with pytest.raises(vim.fault.FileLocked):
+            wait(client.register("[nfs1] inuse/vm1/vm1.vmx").PowerOnVM_Task())
+    wait(vm.PowerOffVM_Task())
+    wait(client.copy(path, "[nfs1] new.vmdk"))
+
+
+def test_of_two_hosts_only_one_makes_a_disk_and_only_one_runs_it(start: Callable[..., VSphere], bed: Bed) -> None:
+    hosts = [Client(start(name)) for name in ("esx1", "esx2")]
+    path = bed.author("vm1", disk="[nfs1] new.vmdk")
+
+    def one_of_both(act: Callable[[Client], Any], refused: type[Exception]) -> None:
+        outcomes = []
+        for task in [act(host) for host in hosts]:
+            try:
+                wait(task)
+                outcomes.append("done")
+            except refused:
+                outcomes.append("refused")
+        assert sorted(outcomes) == ["done", "refused"]
+
+    one_of_both(lambda host: host.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk"), vim.fault.FileAlreadyExists)
+    assert read_disk(bed, "new.vmdk")[1] == b"golden"
+    for host in hosts:
+        host.register(path)
+    one_of_both(lambda host: host.all(vim.VirtualMachine)[0].PowerOnVM_Task(), vim.fault.FileLocked)
+
+
+def test_disks_are_created_moved_and_deleted_with_their_content(client: Client, bed: Bed) -> None:
+    manager, datacenter = client.content.virtualDiskManager, client.datacenter
+    spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(adapterType="busLogic", diskType="thin", capacityKb=2048)
+    wait(manager.CreateVirtualDisk_Task("[nfs1] a.vmdk", datacenter, spec))
+    assert (bed.path / "a-flat.vmdk").stat().st_size == 2 * MB
+    with pytest.raises(vim.fault.FileAlreadyExists):
+        wait(manager.CreateVirtualDisk_Task("[nfs1] a.vmdk", datacenter, spec))
+    wait(manager.MoveVirtualDisk_Task("[nfs1] a.vmdk", datacenter, "[nfs1] inuse/b.vmdk", datacenter))
+    descriptor = read_disk(bed, "inuse/b.vmdk")[0]
+    assert '"b-flat.vmdk"' in descriptor
+    assert 'ddb.adapterType = "buslogic"' in descriptor
+    target = "[nfs1] golden/win/win.vmdk"
+    with pytest.raises(vim.fault.FileAlreadyExists):
+        wait(manager.MoveVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter, target, datacenter))
+    wait(manager.DeleteVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter))
+    assert os.listdir(bed.path / "inuse") == []
+    with pytest.raises(vim.fault.FileNotFound):
+        wait(manager.DeleteVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter))
+
+
+def test_a_linked_vm_writes_to_a_redo_disk_in_its_own_directory(client: Client, bed: Bed) -> None:
+    golden = "[nfs1] golden/win/win.vmdk"
+    vm = client.register(bed.author("vm1", disk="/vmfs/volumes/nfs1/golden/win/win.vmdk"))
+    wait(vm.CreateSnapshot_Task("linked", "", False, False))
+    home = bed.path / "inuse/vm1"
+    assert sorted(os.listdir(home)) == ["vm1.vmx", "win-000001-delta.vmdk", "win-000001.vmdk"]
+    assert 'parentFileNameHint="/vmfs/volumes/nfs1/golden/win/win.vmdk"' in (home / "win-000001.vmdk").read_text()
+    backing = vm.config.hardware.device[-1].backing
+    assert backing.fileName == "[nfs1] inuse/vm1/win-000001.vmdk"
+    assert backing.parent.fileName == golden
+    assert vm.snapshot.rootSnapshotList[0].name == "linked"
+    wait(vm.PowerOnVM_Task())
+    wait(client.copy(golden, "[nfs1] other.vmdk"))
+    with pytest.raises(vim.fault.FileLocked):
+        wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task(golden, client.datacenter))
+    with pytest.raises(vim.fault.FileLocked):
+        wait(client.copy(backing.fileName, "[nfs1] captured.vmdk"))
+
+
+def test_a_linked_vm_that_is_registered_again_still_has_its_redo_disk(esx: Client, bed: Bed) -> None:
+    path = bed.author("vm1", disk="[nfs1] golden/win/win.vmdk")
+    vm = esx.register(path)
+    wait(vm.CreateSnapshot_Task("linked", "", False, False))
+    vm.UnregisterVM()
+    backing = esx.register(path).config.hardware.device[-1].backing
+    assert (backing.fileName, backing.parent.fileName) == (
+        "[nfs1] inuse/vm1/win-000001.vmdk",
+        "[nfs1] golden/win/win.vmdk",
+    )
+
+
+def test_a_second_snapshot_stands_on_the_first(esx: Client, bed: Bed) -> None:
+    vm = esx.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    wait(vm.PowerOnVM_Task())
+    for name in ("one", "two"):
+        wait(vm.CreateSnapshot_Task(name, "", False, False))
+    backing = vm.config.hardware.device[-1].backing
+    assert backing.fileName == "[nfs1] inuse/vm1/win-000002.vmdk"
+    assert backing.parent.parent.fileName == "[nfs1] golden/win/win.vmdk"
+    assert vm.snapshot.rootSnapshotList[0].childSnapshotList[0].name == "two"
+    with pytest.raises(vim.fault.FileLocked):
+        wait(esx.copy(backing.fileName, "[nfs1] captured.vmdk"))
+
+
+def test_copying_a_redo_disk_makes_a_whole_disk_with_what_the_vm_wrote(client: Client, bed: Bed) -> None:
+    vm = client.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    wait(vm.CreateSnapshot_Task("linked", "", False, False))
+    with (bed.path / "inuse/vm1/win-000001-delta.vmdk").open("r+b") as delta:
+        delta.seek(8 * MB)
+        delta.write(b"written")
+    wait(client.copy("[nfs1] inuse/vm1/win-000001.vmdk", "[nfs1] captured.vmdk"))
+    descriptor, content = read_disk(bed, "captured.vmdk")
+    assert content == b"golden"
+    assert "parentCID=ffffffff" in descriptor
+    assert "parentFileNameHint" not in descriptor
+    with (bed.path / "captured-flat.vmdk").open("rb") as captured:
+        captured.seek(8 * MB)
+        assert captured.read(7) == b"written"
+    assert (bed.path / "captured-flat.vmdk").stat().st_size == 64 * MB
+
+
+def test_destroying_a_linked_vm_takes_the_golden_disk_with_it(esx: Client, bed: Bed) -> None:
+    vm = esx.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    wait(vm.CreateSnapshot_Task("linked", "", False, False))
+    wait(vm.Destroy_Task())
+    assert os.listdir(bed.path / "golden/win") == []
+    assert not (bed.path / "inuse/vm1").exists()
