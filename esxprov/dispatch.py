@@ -18,7 +18,13 @@ from bridge.envelope import EnvelopeError, Event, decode, finished
 from bridge.message import BrokerUnavailable, Delivery
 from bridge.topology import may_reply_to
 from esxprov import request as requests
-from esxprov.errors import Cancelled, DependencyUnavailable, HandedOver, OwnershipLost, ProvisioningError
+from esxprov.errors import (
+    Cancelled,
+    DependencyUnavailable,
+    HandedOver,
+    OwnershipLost,
+    ProvisioningError,
+)
 from esxprov.handlers import Handler
 from esxprov.job import Job, Unrecorded, cancelled
 from esxprov.journal import MAX_TAKEOVERS, Acceptance, Journal, Record
@@ -132,19 +138,24 @@ class Dispatcher:
             self._park(delivery, str(refusal))
         except DependencyUnavailable as error:
             log.warning("accepting nothing: %s", error)
-            self._lanes.pause(Lane.SLOW, "database")
-            self._lanes.pause(Lane.FAST, "database")
+            self._pause("database")
             self._lanes.requeue(delivery)
         except Exception:
             log.exception("a message for %s could not be handled", delivery.routing_key)
             self._park(delivery, "internal error, see the service's log")
+
+    def _pause(self, reason: str) -> None:
+        """Until `take_in_again` finds that it is over: a message put back is delivered again at once."""
+        for lane in Lane:
+            self._lanes.pause(lane, reason)
 
     def _park(self, delivery: Delivery, reason: str) -> None:
         try:
             self._outbox.park(delivery, reason)
         except BrokerUnavailable as error:
             # Unacknowledged, so the broker delivers it again and it is parked then.
-            log.warning("not parked: %s", error)
+            log.warning("taking in nothing, since a message cannot be parked: %s", error)
+            self._pause("parking")
             self._lanes.requeue(delivery)
             return
         self._lanes.ack(delivery)
@@ -167,6 +178,8 @@ class Dispatcher:
             raise Refused(f"{error.code}: {error}") from error
         if event.phase.value != "requested":
             raise Refused(f"invalid_event: {event.type} is not a request")
+        if delivery.user_id is None:
+            raise Refused("invalid_event: it does not say which broker user sent it (AMQP property user_id)")
         if delivery.user_id not in self._limits.publishers:
             raise Refused(f"invalid_event: broker user {delivery.user_id!r} may not give commands here")
         if delivery.reply_to is not None and not may_reply_to(delivery.reply_to):
@@ -433,12 +446,13 @@ class Dispatcher:
                 log.info("taking over %s at step %s", record.event.call, list(record.steps)[-1:] or "accept")
             self._start(record)
 
-    def retry_database(self) -> None:
-        """Consume again after the database was away."""
+    def take_in_again(self) -> None:
+        """Consume again after the database was away, or a message could not be parked."""
         if self._lanes.paused_for("database"):
             self._journal.ping()
-            self._lanes.resume(Lane.SLOW, "database")
-            self._lanes.resume(Lane.FAST, "database")
+        for lane in Lane:
+            self._lanes.resume(lane, "database")
+            self._lanes.resume(lane, "parking")
 
     def stop(self) -> None:
         """Stop every job at its next border and wait for them; their events stay in the journal, released."""

@@ -145,7 +145,7 @@ class _Service:
         chores.every(RECOVER_S, "recover", self._dispatcher.recover, first_s=0)
         chores.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
         chores.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep)
-        chores.every(1, "look for the database", self._dispatcher.retry_database)
+        chores.every(1, "take in again", self._dispatcher.take_in_again)
         chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
         self._watcher.start()
         self._start_broker()
