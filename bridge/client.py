@@ -17,7 +17,13 @@ from bridge.dead import DeadLetter
 from bridge.envelope import EnvelopeError, Event, decode, encode, request
 from bridge.message import BrokerUnavailable, Delivery, properties
 from bridge.parameters import BrokerParameters
-from bridge.topology import CLI_REPLY_PREFIX, DEAD, EXCHANGE, own_reply_queue, routing_key
+from bridge.topology import (
+    CLI_REPLY_PREFIX,
+    DEAD,
+    EXCHANGE,
+    own_reply_queue,
+    routing_key,
+)
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +180,10 @@ class Client:
             self.cancel(event, reason)
         except (BrokerUnavailable, NoService) as error:
             raise NoReply(f"{reason}, and it could not be cancelled: {error}") from error
-        raise NoReply(f"{reason}: it is being cancelled, look at 'esxprov events show {event.id}'")
+        raise NoReply(
+            f"{reason}, so it is being cancelled: does esxprov.service run on {self._node}? See 'esxprov events show "
+            f"{event.id}'"
+        )
 
     def _on_up(self) -> None:
         self._inbox.put(_Reconnected())
