@@ -17,13 +17,7 @@ from bridge.dead import DeadLetter
 from bridge.envelope import EnvelopeError, Event, decode, encode, request
 from bridge.message import BrokerUnavailable, Delivery, properties
 from bridge.parameters import BrokerParameters
-from bridge.topology import (
-    CLI_REPLY_PREFIX,
-    DEAD,
-    EXCHANGE,
-    own_reply_queue,
-    routing_key,
-)
+from bridge.topology import CLI_REPLY_PREFIX, DEAD, EXCHANGE, own_reply_queue, routing_key
 
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,7 @@ from bridge.envelope import EnvelopeError, Event, decode, finished
 from bridge.message import BrokerUnavailable, Delivery
 from bridge.topology import may_reply_to
 from esxprov import request as requests
-from esxprov.errors import (
-    Cancelled,
-    DependencyUnavailable,
-    HandedOver,
-    OwnershipLost,
-    ProvisioningError,
-)
+from esxprov.errors import Cancelled, DependencyUnavailable, HandedOver, OwnershipLost, ProvisioningError
 from esxprov.handlers import Handler
 from esxprov.job import Job, Unrecorded, cancelled
 from esxprov.journal import MAX_TAKEOVERS, Acceptance, Journal, Record
