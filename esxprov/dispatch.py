@@ -16,7 +16,7 @@ from typing import Any
 from bridge.contract import CALLS, PROGRESS_INTERVAL_S, Kind, Lane, Outcome
 from bridge.envelope import EnvelopeError, Event, decode, finished
 from bridge.message import BrokerUnavailable, Delivery
-from bridge.topology import may_reply_to
+from bridge.topology import CLI_REPLY_PREFIX, VCLD_REPLY_PREFIX, may_reply_to
 from esxprov import request as requests
 from esxprov.errors import Cancelled, DependencyUnavailable, HandedOver, OwnershipLost, ProvisioningError
 from esxprov.handlers import Handler
@@ -27,6 +27,8 @@ from esxprov.outbox import Lanes, Outbox
 from esxprov.ports import Clock, Tools
 
 log = logging.getLogger(__name__)
+
+REPLY_QUEUES = f"{VCLD_REPLY_PREFIX}* or {CLI_REPLY_PREFIX}*"
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
@@ -175,9 +177,14 @@ class Dispatcher:
         if delivery.user_id is None:
             raise Refused("invalid_event: it does not say which broker user sent it (AMQP property user_id)")
         if delivery.user_id not in self._limits.publishers:
-            raise Refused(f"invalid_event: broker user {delivery.user_id!r} may not give commands here")
+            allowed = ", ".join(sorted(self._limits.publishers))
+            raise Refused(
+                f"invalid_event: broker user {delivery.user_id!r} may not give commands here, only {allowed} may"
+            )
         if delivery.reply_to is not None and not may_reply_to(delivery.reply_to):
-            raise Refused(f"invalid_event: replies must not go to the queue {delivery.reply_to!r}")
+            raise Refused(
+                f"invalid_event: replies must not go to the queue {delivery.reply_to!r}, only to {REPLY_QUEUES}"
+            )
         return event
 
     # --- queries and control ----------------------------------------------------------------------------------------
