@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -138,14 +139,16 @@ def _execute(setup: Setup, rows: list[Row], plans: list[dict[str, Any]], *, quie
 
 
 def _follow(client: Client, event: Event, *, quiet: bool) -> Event:
+    notes = count()
+
     def progress(note: Event) -> None:
         if not quiet:
+            if next(notes) == 0:
+                click.echo(f"{event.call}, event {event.id}", err=True)
             data = note.data
             percent = f" {data['percent']} %" if "percent" in data else ""
             click.echo(tables.printable(f"  {data.get('step')}: {data.get('message')}{percent}"), err=True)
 
-    if not quiet:
-        click.echo(f"{event.call}, event {event.id}", err=True)
     try:
         return client.call(event, on_progress=progress)
     except KeyboardInterrupt as error:

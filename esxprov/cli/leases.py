@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,21 +76,28 @@ def watch(setup: Setup, mac: str | None, file: Path | None, as_json: bool) -> No
 
     Ends with Ctrl-C. With --json each line is a JSON object.
     """
-    from esxprov.leases import watcher
+    from esxprov.leases.watcher import LeaseWatcher
 
     path, conf = _files(setup, file)
     try:
         path.open("rb").close()
     except OSError as error:
         raise _unreadable(path, error) from error
+    fresh: SimpleQueue[Lease] = SimpleQueue()
     try:
-        for lease in watcher.follow(path, conf):
-            if mac is None or lease.mac == mac:
-                row = _row(lease)
-                line = f"{row['starts'] or '-'}  {row['ip']:<15}  {row['mac']}  {row['hostname'] or ''}"
-                click.echo(json.dumps(row) if as_json else tables.printable(line.rstrip()))
+        with LeaseWatcher(path, conf, fresh.put):
+            click.echo(f"watching {path}, Ctrl-C ends it", err=True)
+            while True:
+                lease = fresh.get()
+                if mac is None or lease.mac == mac:
+                    row = _row(lease)
+                    click.echo(json.dumps(row) if as_json else tables.printable(_line(row)))
     except KeyboardInterrupt:
         return
+
+
+def _line(row: dict[str, Any]) -> str:
+    return f"{row['starts'] or '-'}  {row['ip']:<15}  {row['mac']}  {row['hostname'] or ''}".rstrip()
 
 
 def _files(setup: Setup, file: Path | None) -> tuple[Path, Path | None]:

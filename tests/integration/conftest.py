@@ -8,6 +8,7 @@ import pika
 import pytest
 
 from tests.integration.shim_broker import ShimBroker, Wire
+from tests.testbed.bed import Bed
 from tests.testbed.certificates import Certificates
 from tests.testbed.mariadb import MariaDb
 from tests.testbed.rabbitmq import RabbitMq
@@ -29,6 +30,16 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory, certificates: Certificate
     tls = (certificates.ca, *certificates.server("rabbitmq"))
     with RabbitMq(tmp_path_factory.mktemp("rabbitmq"), tls=tls) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """All servers, VCL's rows of a site, and our tables; whoever needs a service starts it."""
+    with Bed(tmp_path_factory.mktemp("bed")) as bed:
+        bed.make_site()
+        upgraded = bed.esxprov("db", "upgrade")
+        assert upgraded.returncode == 0, upgraded.stderr
+        yield bed
 
 
 @pytest.fixture
