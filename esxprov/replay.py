@@ -162,9 +162,9 @@ def explain(plan: dict[str, Any]) -> str:
     """A plan for people: a few lines."""
     lines = []
     if plan.get("parked"):
-        lines.append(f"  parked as {plan['parked']}: {plan['reason']}")
+        lines.append(f"  parked as {plan['parked']}, because {plan['reason']}")
     if plan["problem"]:
-        return "\n".join([f"{plan['event']}: not to be done again: {plan['problem']}", *lines])
+        return "\n".join([f"not to be done again: {plan['problem']}", *lines])
     what = f"{plan['call']} of {plan['computer'] or '-'}, image {plan['image'] or '-'}"
     lines.insert(0, f"{plan['event']}: {what}; then: {plan['outcome_then'] or 'no outcome'}")
     if plan["steps_then"]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from bridge.topology import EXCHANGE
 from tests.testbed.bed import IMAGES, NODE, PROFILE, Bed
-from tests.testbed.mariadb import MariaDb
+from tests.testbed.mariadb import PASSWORD
 from tests.testbed.processes import Child
 
 EXAMPLE = Path(__file__).parents[2] / "bridge" / "examples" / "vcl.load.requested.v1.json"
@@ -80,53 +81,58 @@ def failure(bed: Bed, *arguments: str, text: str = "") -> tuple[int, str]:
 # --- db, on a database of its own ------------------------------------------------------------------------------------
 
 
+@dataclass
+class Fresh:
+    """An empty database beside VCL's, and the commands with it."""
+
+    bed: Bed
+    name: str = "fresh"
+
+    def execute(self, sql: str) -> None:
+        self.bed.mariadb.execute(sql, self.name)
+
+    def esxprov(self, *arguments: str, user: str = "esxprov") -> subprocess.CompletedProcess[str]:
+        return self.bed.esxprov("--set", f"database.name={self.name}", "--set", f"database.user={user}", *arguments)
+
+
 @pytest.fixture
-def fresh(bed: Bed, mariadb: MariaDb) -> Iterator[dict[str, str]]:
-    """VCL's tables without ours: the variables that put the bed's commands there."""
-    yield {"ESXPROV_DATABASE_UNIX_SOCKET": str(mariadb.socket)}
-    tables = ", ".join(f"esxprov_{name}" for name in ("event", "domain", "host", "claim", "schema"))
-    mariadb.execute(f"DROP TABLE IF EXISTS {tables}")
+def fresh(bed: Bed) -> Iterator[Fresh]:
+    fresh = Fresh(bed)
+    bed.mariadb.execute(f"CREATE DATABASE {fresh.name}; GRANT ALL ON {fresh.name}.* TO esxprov@'%'")
+    yield fresh
+    bed.mariadb.execute(f"DROP DATABASE {fresh.name}; REVOKE ALL ON {fresh.name}.* FROM esxprov@'%'")
 
 
-def there(bed: Bed, fresh: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "esxprov.cli", *arguments]
-    return subprocess.run(
-        command, env=bed.environment(**fresh), capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def test_upgrade_makes_the_tables_and_a_second_time_does_nothing(bed: Bed, fresh: dict[str, str]) -> None:
-    before = there(bed, fresh, "db", "status", "--json")
+def test_upgrade_makes_the_tables_and_a_second_time_does_nothing(fresh: Fresh) -> None:
+    before = fresh.esxprov("db", "status", "--json")
     assert (before.returncode, [row["applied"] for row in json.loads(before.stdout)]) == (1, [False, False])
     assert before.stderr == "run 'esxprov db upgrade'\n"
-    assert there(bed, fresh, "db", "upgrade").stdout == "applied 0001 journal\napplied 0002 placement\n"
-    assert there(bed, fresh, "db", "upgrade").stdout == "the tables are up to date\n"
-    after = there(bed, fresh, "db", "status", "--json")
+    assert fresh.esxprov("db", "upgrade").stdout == "applied 0001 journal\napplied 0002 placement\n"
+    assert fresh.esxprov("db", "upgrade").stdout == "the tables are up to date\n"
+    after = fresh.esxprov("db", "status", "--json")
     assert (after.returncode, [row["applied"] for row in json.loads(after.stdout)]) == (0, [True, True])
 
 
-def test_upgrade_goes_on_where_it_was_killed(bed: Bed, fresh: dict[str, str], mariadb: MariaDb) -> None:
-    assert there(bed, fresh, "db", "upgrade").returncode == 0
-    mariadb.execute("DROP TABLE esxprov_claim; DELETE FROM esxprov_schema WHERE version = 2")
-    assert there(bed, fresh, "db", "upgrade").stdout == "applied 0002 placement\n"
-    mariadb.execute("SELECT * FROM esxprov_claim")
+def test_upgrade_goes_on_where_it_was_killed(fresh: Fresh) -> None:
+    assert fresh.esxprov("db", "upgrade").returncode == 0
+    fresh.execute("DROP TABLE esxprov_claim; DELETE FROM esxprov_schema WHERE version = 2")
+    assert fresh.esxprov("db", "upgrade").stdout == "applied 0002 placement\n"
+    fresh.execute("SELECT * FROM esxprov_claim")
 
 
 @pytest.mark.parametrize("command", [["serve"], ["events", "list"], ["hosts"], ["replay", "e1"]], ids=" ".join)
-def test_without_tables_every_command_says_which_one_to_run(
-    bed: Bed, fresh: dict[str, str], command: list[str]
-) -> None:
-    done = there(bed, fresh, *command)
+def test_without_tables_every_command_says_which_one_to_run(fresh: Fresh, command: list[str]) -> None:
+    done = fresh.esxprov(*command)
     assert done.returncode == 78
     assert done.stderr.endswith("have version 0, this program needs 2: run 'esxprov db upgrade'\n")
     assert done.stderr.count("\n") == 1
 
 
-def test_newer_tables_are_left_alone(bed: Bed, fresh: dict[str, str], mariadb: MariaDb) -> None:
-    assert there(bed, fresh, "db", "upgrade").returncode == 0
-    mariadb.execute("INSERT INTO esxprov_schema VALUES (99, 'from the future', NOW())")
+def test_newer_tables_are_left_alone(fresh: Fresh) -> None:
+    assert fresh.esxprov("db", "upgrade").returncode == 0
+    fresh.execute("INSERT INTO esxprov_schema VALUES (99, 'from the future', NOW())")
     for command in (["serve"], ["db", "upgrade"], ["db", "status"]):
-        done = there(bed, fresh, *command)
+        done = fresh.esxprov(*command)
         assert (done.returncode, done.stderr) == (
             78,
             "esxprov: the esxprov tables have version 99, newer than the 2 of this program: "
@@ -134,12 +140,12 @@ def test_newer_tables_are_left_alone(bed: Bed, fresh: dict[str, str], mariadb: M
         )
 
 
-def test_a_database_user_without_privileges_is_told_so(bed: Bed, fresh: dict[str, str], mariadb: MariaDb) -> None:
-    mariadb.execute("CREATE USER reader@'%' IDENTIFIED BY 'database-secret'; GRANT SELECT ON vcl.* TO reader@'%'")
+def test_a_database_user_without_privileges_is_told_so(fresh: Fresh) -> None:
+    fresh.execute(f"CREATE USER reader@'%' IDENTIFIED BY '{PASSWORD}'; GRANT SELECT ON fresh.* TO reader@'%'")
     try:
-        done = there(bed, fresh | {"ESXPROV_DATABASE_USER": "reader"}, "db", "upgrade")
+        done = fresh.esxprov("db", "upgrade", user="reader")
     finally:
-        mariadb.execute("DROP USER reader@'%'")
+        fresh.execute("DROP USER reader@'%'")
     assert done.returncode == 69
     assert "refuses user 'reader': CREATE command denied" in done.stderr
     assert done.stderr.endswith("see to its privileges, its disk and its settings\n")
