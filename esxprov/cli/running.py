@@ -99,15 +99,19 @@ def db() -> None:
 
 
 @db.command()
+@as_json
 @setup
-def upgrade(setup: Setup) -> None:
+def upgrade(setup: Setup, as_json: bool) -> None:
     """Make the tables, or bring them up to date.
 
-    Can be run again at any time, also while a service runs.
+    Can be run again at any time, also while a service runs. With --json: the migrations that were applied.
     """
     from esxprov import schema
 
     done = schema.upgrade(setup.any_database)
+    if as_json:
+        click.echo(json.dumps([{"version": migration.version, "name": migration.name} for migration in done], indent=2))
+        return
     for migration in done:
         click.echo(f"applied {migration.version:04d} {migration.name}")
     if not done:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -245,6 +246,19 @@ def test_a_command_waits_for_the_database_and_is_then_done(trouble: Trouble) -> 
     database.execute("ALTER USER esxprov@'%' ACCOUNT UNLOCK")
     output, _ = child.communicate(timeout=DEADLINE_S)
     assert json.loads(output)["result"] == 1
+    trouble.unloaded()
+
+
+def test_a_command_waits_for_a_database_that_is_read_only_and_is_then_done(trouble: Trouble) -> None:
+    database = trouble.bed.mariadb
+    with ThreadPoolExecutor(1) as caller:
+        try:
+            with trouble.logging("accepting nothing: the database vcl at "):
+                database.execute("SET GLOBAL read_only = 1")
+                reply = caller.submit(trouble.call)
+        finally:
+            database.execute("SET GLOBAL read_only = 0")
+        assert reply.result(DEADLINE_S)["outcome"] == "ok"
     trouble.unloaded()
 
 

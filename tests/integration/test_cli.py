@@ -116,7 +116,7 @@ def test_upgrade_makes_the_tables_and_a_second_time_does_nothing(fresh: Fresh) -
 def test_upgrade_goes_on_where_it_was_killed(fresh: Fresh) -> None:
     assert fresh.esxprov("db", "upgrade").returncode == 0
     fresh.execute("DROP TABLE esxprov_claim; DELETE FROM esxprov_schema WHERE version = 2")
-    assert fresh.esxprov("db", "upgrade").stdout == "applied 0002 placement\n"
+    assert json.loads(fresh.esxprov("db", "upgrade", "--json").stdout) == [{"version": 2, "name": "placement"}]
     fresh.execute("SELECT * FROM esxprov_claim")
 
 

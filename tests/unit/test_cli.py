@@ -200,8 +200,8 @@ def test_what_a_program_would_read_has_json() -> None:
     assert with_json == {
         f"esxprov {name}"
         for name in (
-            "check-config", "db status", "events list", "events show", "replay", "call", "dead list", "dead show",
-            "hosts", "place", "leases show", "leases watch",
+            "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
+            "dead show", "hosts", "place", "leases show", "leases watch",
         )
     }  # fmt: skip
 
