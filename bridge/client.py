@@ -174,7 +174,10 @@ class Client:
             self.cancel(event, reason)
         except (BrokerUnavailable, NoService) as error:
             raise NoReply(f"{reason}, and it could not be cancelled: {error}") from error
-        raise NoReply(f"{reason}: it is being cancelled, look at 'esxprov events show {event.id}'")
+        raise NoReply(
+            f"{reason}, so it is being cancelled: does esxprov.service run on {self._node}? See 'esxprov events show "
+            f"{event.id}'"
+        )
 
     def _on_up(self) -> None:
         self._inbox.put(_Reconnected())

@@ -205,10 +205,12 @@ def _from_fields(fields: dict[str, Any]) -> Event:
         raise EnvelopeError("invalid_event", f"type {_short(type_)!r} is not of the form vcl.<call>.<phase>.v<n>")
     call, phase, version = matched[1], Phase(matched[2]), int(matched[3])
     if call not in CALLS:
-        raise EnvelopeError("invalid_event", f"there is no call {_short(call)!r}")
+        raise EnvelopeError("invalid_event", f"there is no call {_short(call)!r}: is its sender newer than we are?")
     if version != VERSION:
         raise EnvelopeError(
-            "unsupported_version", f"type {_short(type_)!r}: version {version} is not spoken here, only {VERSION}"
+            "unsupported_version",
+            f"type {_short(type_)!r}: version {version} is not spoken here, only {VERSION}: bring shim and service "
+            "to the same release",
         )
     identifier = _text(fields, "id")
     if not _ID.match(identifier):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bridge.parameters import BrokerParameters
 from esxprov.database import DatabaseConfig
 from esxprov.errors import ConfigurationError
 from esxprov.model import DiskMode, EndpointConfig, Pool
@@ -293,6 +294,10 @@ def _broker(reader: _Reader, section: str) -> BrokerConfig:
         )
     if parts.password is not None:
         raise reader.wrong(section, "url", "holds a password: put it into the file that password_file names")
+    try:
+        BrokerParameters.from_url(url, "")
+    except ValueError as error:
+        raise reader.wrong(section, "url", f"cannot be used: {error}") from error
     return BrokerConfig(
         url=url,
         password=reader.secret(section),

@@ -25,6 +25,12 @@ Connection: TypeAlias = "pymysql.connections.Connection[DictCursor]"
 _LOST = {2002, 2003, 2006, 2013, 2055, 1927, 1053, 1152, 1158, 1159, 1160, 1161, 4031}
 """Client and server errors that mean "no connection": refused, gone away, lost in mid-query, killed, shutting down."""
 
+_REFUSED = {1021, 1030, 1044, 1114, 1142, 1143, 1203, 1226, 1290, 1836}
+"""It answers, but cannot do it: disk or table full, no privilege, too many connections, read only."""
+
+_NO_TABLE = {1054, 1146}
+"""Unknown column, no such table: ours were not made, or by another version."""
+
 _AGAIN = {1213, 1205, 1020}
 """Deadlock (on Galera also a certification failure), lock wait timeout, changed since read: repeat the transaction."""
 
@@ -66,8 +72,9 @@ class Database:
     def run(self, work: Callable[[Cursor], T]) -> T:
         """The result of `work`, done in one transaction, repeated whole on a deadlock.
 
-        Raises DependencyUnavailable if the database does not answer or the connection is lost. Lost at the commit means
-        that the outcome is unknown: the caller looks before it does the work again.
+        Raises DependencyUnavailable if the database does not answer, the connection is lost, or it cannot do such work
+        at all (read only, full, no privilege, no table). Lost at the commit means that the outcome is unknown: the
+        caller looks before it does the work again.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -77,6 +84,8 @@ class Database:
                 code = error.args[0] if error.args else 0
                 if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
                     raise self._unavailable(error) from error
+                if code in _REFUSED or code in _NO_TABLE:
+                    raise self._refused(error, code) from error
                 if code not in _AGAIN or attempt == _ATTEMPTS:
                     raise
                 time.sleep(min(0.002 * 2**attempt, 0.2))
@@ -142,6 +151,12 @@ class Database:
         return DependencyUnavailable(
             f"the database {self.config.address} does not answer user {self.config.user!r}: {text}; "
             "check [database] in esxprov.conf and that MariaDB runs"
+        )
+
+    def _refused(self, error: Exception, code: int) -> DependencyUnavailable:
+        cure = "run 'esxprov db upgrade'" if code in _NO_TABLE else "see to its privileges, its disk and its settings"
+        return DependencyUnavailable(
+            f"the database {self.config.address} refuses user {self.config.user!r}: {error.args[1]}; {cure}"
         )
 
     def close(self) -> None:

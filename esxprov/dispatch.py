@@ -16,7 +16,7 @@ from typing import Any
 from bridge.contract import CALLS, PROGRESS_INTERVAL_S, Kind, Lane, Outcome
 from bridge.envelope import EnvelopeError, Event, decode, finished
 from bridge.message import BrokerUnavailable, Delivery
-from bridge.topology import may_reply_to
+from bridge.topology import CLI_REPLY_PREFIX, VCLD_REPLY_PREFIX, may_reply_to
 from esxprov import request as requests
 from esxprov.errors import Cancelled, DependencyUnavailable, HandedOver, OwnershipLost, ProvisioningError
 from esxprov.handlers import Handler
@@ -27,6 +27,8 @@ from esxprov.outbox import Lanes, Outbox
 from esxprov.ports import Clock, Tools
 
 log = logging.getLogger(__name__)
+
+REPLY_QUEUES = f"{VCLD_REPLY_PREFIX}* or {CLI_REPLY_PREFIX}*"
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
@@ -133,19 +135,24 @@ class Dispatcher:
             self._park(delivery, str(refusal))
         except DependencyUnavailable as error:
             log.warning("accepting nothing: %s", error)
-            self._lanes.pause(Lane.SLOW, "database")
-            self._lanes.pause(Lane.FAST, "database")
+            self._pause("database")
             self._lanes.requeue(delivery)
         except Exception:
             log.exception("a message for %s could not be handled", delivery.routing_key)
             self._park(delivery, "internal error, see the service's log")
+
+    def _pause(self, reason: str) -> None:
+        """Until `take_in_again` finds that it is over: a message put back is delivered again at once."""
+        for lane in Lane:
+            self._lanes.pause(lane, reason)
 
     def _park(self, delivery: Delivery, reason: str) -> None:
         try:
             self._outbox.park(delivery, reason)
         except BrokerUnavailable as error:
             # Unacknowledged, so the broker delivers it again and it is parked then.
-            log.warning("not parked: %s", error)
+            log.warning("taking in nothing, since a message cannot be parked: %s", error)
+            self._pause("parking")
             self._lanes.requeue(delivery)
             return
         self._lanes.ack(delivery)
@@ -168,10 +175,17 @@ class Dispatcher:
             raise Refused(f"{error.code}: {error}") from error
         if event.phase.value != "requested":
             raise Refused(f"invalid_event: {event.type} is not a request")
+        if delivery.user_id is None:
+            raise Refused("invalid_event: it does not say which broker user sent it (AMQP property user_id)")
         if delivery.user_id not in self._limits.publishers:
-            raise Refused(f"invalid_event: broker user {delivery.user_id!r} may not give commands here")
+            allowed = ", ".join(sorted(self._limits.publishers))
+            raise Refused(
+                f"invalid_event: broker user {delivery.user_id!r} may not give commands here, only {allowed} may"
+            )
         if delivery.reply_to is not None and not may_reply_to(delivery.reply_to):
-            raise Refused(f"invalid_event: replies must not go to the queue {delivery.reply_to!r}")
+            raise Refused(
+                f"invalid_event: replies must not go to the queue {delivery.reply_to!r}, only to {REPLY_QUEUES}"
+            )
         return event
 
     # --- queries and control ----------------------------------------------------------------------------------------
@@ -441,12 +455,13 @@ class Dispatcher:
                 log.info("taking over %s at step %s", record.event.call, list(record.steps)[-1:] or "accept")
             self._start(record)
 
-    def retry_database(self) -> None:
-        """Consume again after the database was away."""
+    def take_in_again(self) -> None:
+        """Consume again after the database was away, or a message could not be parked."""
         if self._lanes.paused_for("database"):
             self._journal.ping()
-            self._lanes.resume(Lane.SLOW, "database")
-            self._lanes.resume(Lane.FAST, "database")
+        for lane in Lane:
+            self._lanes.resume(lane, "database")
+            self._lanes.resume(lane, "parking")
 
     def stop(self) -> None:
         """Stop every job at its next border and wait for them; their events stay in the journal, released."""

@@ -27,15 +27,26 @@ class History:
 
         return self._database.run(ask)
 
-    def newest(self, *, limit: int = 50, state: str | None = None, computer: int | None = None) -> list[dict[str, Any]]:
-        """The newest rows, without their large columns."""
+    def newest(
+        self,
+        *,
+        limit: int = 50,
+        state: str | None = None,
+        outcome: str | None = None,
+        computer: int | None = None,
+        reservation: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """The newest rows, without their large columns, but with the computer's name and the code of the error."""
 
         def ask(cursor: Cursor) -> list[dict[str, Any]]:
             cursor.execute(
-                "SELECT id, call_name, computer_id, reservation_id, state, outcome, step, epoch, attempts, owner, "
-                "reply_state, received_at, finished_at, cancel_reason FROM esxprov_event "
-                "WHERE (%s IS NULL OR state = %s) AND (%s IS NULL OR computer_id = %s) ORDER BY seq DESC LIMIT %s",
-                (state, state, computer, computer, limit),
+                "SELECT id, call_name, computer_id, JSON_VALUE(envelope, '$.data.computer.name') AS computer, "
+                "reservation_id, state, outcome, JSON_VALUE(reply, '$.data.error.code') AS error, step, epoch, "
+                "attempts, owner, reply_state, received_at, finished_at, cancel_reason FROM esxprov_event "
+                "WHERE (%s IS NULL OR state = %s) AND (%s IS NULL OR outcome = %s) "
+                "AND (%s IS NULL OR computer_id = %s) AND (%s IS NULL OR reservation_id = %s) "
+                "ORDER BY seq DESC LIMIT %s",
+                (state, state, outcome, outcome, computer, computer, reservation, reservation, limit),
             )
             return [_plain(row) for row in rows(cursor)]
 

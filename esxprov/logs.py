@@ -30,11 +30,11 @@ class _Ids(logging.Filter):
         return True
 
 
-def configure(*, verbose: bool) -> None:
-    """Send everything to stderr; DEBUG is for developers."""
+def configure(level: int) -> None:
+    """Send what is at least this grave to stderr; DEBUG is for developers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(ids)s%(message)s"))
     handler.addFilter(_Ids())
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     # pika tells every connection attempt at length; what an admin can act on is said by bridge.amqp.
     logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -74,7 +74,9 @@ class Outbox:
         Raises BrokerUnavailable if that is not certain; the message must then stay in its queue.
         """
         body, described = parked(delivery, reason)
-        self._broker.publish(REPLIES, DEAD, body, described)
+        outcome = self._broker.publish(REPLIES, DEAD, body, described)
+        if not outcome.confirmed:
+            raise BrokerUnavailable(f"the queue {DEAD} does not take it: {outcome.reason}")
 
 
 class Lanes:

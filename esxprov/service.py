@@ -143,7 +143,7 @@ class _Service:
         chores.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
         chores.every(RECOVER_S, "bury the dead", lambda: self._journal.give_up(owner.is_known_dead), first_s=0)
         chores.every(RECOVER_S, "recover", self._dispatcher.recover, first_s=0)
-        chores.every(1, "look for the database", self._dispatcher.retry_database)
+        chores.every(1, "take in again", self._dispatcher.take_in_again)
         chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
         self._errands.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
         self._errands.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)

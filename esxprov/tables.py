@@ -1,12 +1,15 @@
-"""Output for people (aligned columns) and for programs (JSON), from the same rows."""
+"""Output for people (aligned columns, facts) and for programs (JSON), from the same rows."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z\Z")
 
 
 def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str = "nothing") -> None:
@@ -25,7 +28,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     titles = [column.replace("_", " ") for column in columns]
     widths = [max(len(line[i]) for line in [titles, *cells]) for i in range(len(columns))]
-    numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    numeric = [_are_numbers([row.get(column) for row in rows]) for column in columns]
     lines = [
         "  ".join(
             text.rjust(w) if right else text.ljust(w) for text, w, right in zip(line, widths, numeric, strict=True)
@@ -35,11 +38,33 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def facts(values: Mapping[str, Any]) -> str:
+    """One line for each: its name and, aligned, what it is. What is None is left out."""
+    shown = {name.replace("_", " "): _cell(value) for name, value in values.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in shown.items())
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """Text fit for a terminal: what a stranger sent must not move its cursor or colour it. `lines` keeps line ends."""
+    return "".join(
+        letter if letter.isprintable() or (lines and letter == "\n") else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3f}"
-    return str(value)
+        return f"{value:g}"
+    text = str(value)
+    moment = _TIME.match(text)
+    return f"{moment[1]} {moment[2]}" if moment else printable(text, lines=False)

@@ -12,6 +12,8 @@ from pika.channel import Channel
 from bridge.amqp.translate import delivery_of
 from bridge.message import BrokerUnavailable, Delivery
 
+_ACCESS_REFUSED, _NOT_FOUND = 403, 404
+
 
 class Browse:
     """Gets up to `limit` messages, acknowledges those for which `drop` is true, and closes the channel.
@@ -55,4 +57,14 @@ class Browse:
         if isinstance(error, pika.exceptions.ChannelClosedByClient):
             self._found.set_result(self._seen)
         else:
-            self._found.set_exception(BrokerUnavailable(f"the queue {self._queue!r} cannot be looked through: {error}"))
+            self._found.set_exception(BrokerUnavailable(self._why(error)))
+
+    def _why(self, error: Exception) -> str:
+        code = getattr(error, "reply_code", None)
+        if code == _NOT_FOUND:
+            return f"the broker has no queue {self._queue!r}: start esxprov.service, which declares it"
+        if code == _ACCESS_REFUSED:
+            return (
+                f"we may not read the queue {self._queue!r}: give our broker user the permission, see docs/install.md"
+            )
+        return f"the queue {self._queue!r} cannot be looked through: {error}"

@@ -96,7 +96,8 @@ def sentence(error: BaseException | str, parameters: BrokerParameters) -> str:
     if isinstance(cause, ssl.SSLError):
         return f"{broker} does not speak TLS with us: {cause.reason or cause}"
     if isinstance(cause, OSError):
-        return f"{broker} cannot be reached: {cause.strerror or cause or type(cause).__name__}"
+        why = cause.strerror or cause or type(cause).__name__
+        return f"{broker} cannot be reached: {why}; check that RabbitMQ runs there, and url in esxprov.conf"
     if "Timeout while setting up" in str(cause):
         return f"{broker} does not answer within {CONNECT_S:.0f} s"
     return f"the connection to {broker} is lost: {cause or type(cause).__name__}"

@@ -53,7 +53,11 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
             )
         source = hypervisor.disk(disks[0])
         if source is None:
-            raise ProvisioningError("vsphere_fault", f"the disk {disks[0]} of {found.vm.name} is not there any more")
+            raise ProvisioningError(
+                "vsphere_fault",
+                f"the disk {disks[0]} of {found.vm.name} is not there any more: nothing is left to capture, reload the "
+                "computer",
+            )
         if hypervisor.list_directory(site.layout.image_directory(image)) is not None:
             raise ProvisioningError(
                 "image_exists", f"{site.layout.image_directory(image)} exists already and is not overwritten"

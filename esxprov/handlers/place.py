@@ -43,6 +43,11 @@ class Survey:
     def snapshot(self, pool: Pool, claims: Sequence[Claim], tools: Tools, excluded: Mapping[str, str]) -> Snapshot:
         return build(pool, self.hosts, self.vms, claims, tools.inventory.image_sizes(), excluded)
 
+    def refused(self, decision: Decision) -> dict[str, str]:
+        """Why not each of the others: hosts that were refused, and endpoints that did not answer."""
+        silent = {name: f"the endpoint does not answer: {why}" for name, why in self.silent.items()}
+        return {**decision.refused, **silent}
+
     def name(self, key: HostKey) -> str:
         """The host's name, its key if it does not answer."""
         return next((host.name for host in self.hosts if host.key == key), str(key))
@@ -139,10 +144,7 @@ def _room(wanted: PlacementRequest, snapshot: Snapshot, decision: Decision, clai
 
 
 def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
-    refused = {
-        **decision.refused,
-        **{name: f"the endpoint does not answer: {why}" for name, why in seen.silent.items()},
-    }
+    refused = seen.refused(decision)
     reasons = "; ".join(f"{host}: {reason}" for host, reason in refused.items()) or "the pool has no host"
     return ProvisioningError(
         "no_capacity",
@@ -152,7 +154,10 @@ def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
 
 
 def where(job: Job, tools: Tools) -> dict[str, Any]:
-    """The query `place`: where `count` such VMs would go now, all or nothing. Claims nothing."""
+    """The query `place`: where `count` such VMs would go now, all or nothing. Claims nothing.
+
+    Returns placements (host, datastore, reason), reason, refused (host or endpoint -> why), silent (endpoints).
+    """
     count = job.event.data.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
         raise ProvisioningError("invalid_event", f"count is {count!r}, expected a whole number from 1 to 1000")
@@ -165,12 +170,22 @@ def where(job: Job, tools: Tools) -> dict[str, Any]:
         wanted = _wanted(f"{job.event.id}/{number}", image, site, image.size_mb, job.request.profile.networks)
         decision = choose(wanted, seen.snapshot(site.pool, claims, tools, {}))
         if decision.placement is None:
-            refused = {**decision.refused, **seen.silent}
-            return {"placements": [], "reason": decision.nearest or "no host takes it", "refused": refused}
+            reason = decision.nearest or "no host takes it"
+            return {
+                "placements": [],
+                "reason": f"{number} of {count} fit, for one more {reason}" if number else reason,
+                "refused": seen.refused(decision),
+                "silent": sorted(seen.silent),
+            }
         chosen = decision.placement
         placements.append({"host": chosen.host_name, "datastore": chosen.datastore, "reason": chosen.reason})
         claims = [*claims, Claim(wanted.id, chosen.host, 0, wanted.ram_needed_mb, wanted.cpus, wanted.id)]
-    return {"placements": placements, "reason": placements[0]["reason"], "refused": {**decision.refused, **seen.silent}}
+    return {
+        "placements": placements,
+        "reason": placements[0]["reason"],
+        "refused": seen.refused(decision),
+        "silent": sorted(seen.silent),
+    }
 
 
 def capacities(job: Job, tools: Tools) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def fits_the_machine(request: PlacementRequest, host: HostState) -> Refusal | No
         f"({host.ram_mb} total, {host.reserved_ram_mb} reserved)",
         Cure(
             f"{{host}} had {enough_mb - host.ram_mb} MB more RAM",
-            _BUY_MEMORY,
+            _BUY_MEMORY + (enough_mb - host.ram_mb) / enough_mb,
             replace(host, ram_mb=enough_mb),
         ),
     )

@@ -137,7 +137,7 @@ def test_the_environment_wins_in_both(tmp_path: Path) -> None:
     secret.chmod(0o600)
     path = tmp_path / "esxprov.conf"
     path.write_text(INI.format(secret=secret))
-    environment = {"ESXPROV_VCLD_URL": "amqp://other@elsewhere/", "ESXPROV_SERVICE_MANAGEMENT_NODE": "mn7"}
+    environment = {"ESXPROV_VCLD_URL": "amqps://other@elsewhere/", "ESXPROV_SERVICE_MANAGEMENT_NODE": "mn7"}
     theirs, ours = perl_config(path, **environment), python_config(path, **environment)
     assert theirs["user"] == ours.vcld.user == "other"
     assert theirs["management_node"] == ours.service.management_node == "mn7"
@@ -148,5 +148,5 @@ def test_without_a_section_of_its_own_the_shim_uses_the_service_s_broker_in_both
     secret.write_text("x")
     secret.chmod(0o600)
     path = tmp_path / "esxprov.conf"
-    path.write_text(f"[broker]\nurl = amqp://esxprov@h/\npassword_file = {secret}\n")
+    path.write_text(f"[broker]\nurl = amqps://esxprov@h/\npassword_file = {secret}\n")
     assert perl_config(path)["user"] == python_config(path).vcld.user == "esxprov"

@@ -94,6 +94,7 @@ def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
         ("management_node = mn1", "management_node = mn1.example.org", "without dots"),
         ("url = amqp://vcld@127.0.0.1:5672/", "url = http://x/", r"\[vcld\] url"),
         ("url = amqp://vcld@127.0.0.1:5672/", "url = amqp://vcld:hunter2@127.0.0.1/", "holds a password"),
+        ("url = amqp://vcld@127.0.0.1:5672/", "url = amqp://vcld@mq.example.org/", r"\[vcld\] url .* in the clear"),
         ("url = https://esx1.example.org/sdk", "url = http://esx1.example.org/sdk", "expected https://host/sdk"),
         ("endpoints = esx1", "endpoints = esx1, esx2", r"no section \[endpoint esx2\]"),
         ("disk = linked", "disk = thick", "expected copy or linked"),

@@ -56,10 +56,10 @@ is_deeply([@$config{qw(host port user vhost tls spool management_node)}], ['::1'
 	'[broker] stands in for [vcld]; defaults');
 
 {
-	local $ENV{ESXPROV_VCLD_URL} = 'amqp://other@h/';
+	local $ENV{ESXPROV_VCLD_URL} = 'amqps://other@h/';
 	local $ENV{ESXPROV_VCLD_PASSWORD_FILE} = $secret;
 	local $ENV{ESXPROV_SERVICE_MANAGEMENT_NODE} = 'mn7';
-	$config = loaded("[vcld]\nurl = amqp://vcld\@broker\n");
+	$config = loaded("[vcld]\nurl = amqps://vcld\@broker\n");
 	is_deeply([@$config{qw(host user management_node)}], ['h', 'other', 'mn7'], 'the environment wins over the file');
 }
 
@@ -67,11 +67,17 @@ like(refusal("[vcld]\npassword_file = $secret\n"), qr/\[broker\] url is missing/
 like(refusal("[vcld]\nurl = http://broker/\npassword_file = $secret\n"), qr/expected amqp:/, 'no broker\'s url');
 like(refusal("[vcld]\nurl = amqp://vcld:hush\@broker/\npassword_file = $secret\n"), qr/holds a password/, 'a password in the url');
 unlike(refusal("[vcld]\nurl = amqp://vcld:hush\@broker:x/\npassword_file = $secret\n"), qr/hush/, 'a password is not repeated');
-like(refusal("[vcld]\nurl = amqp://vcld\@broker\n"), qr/password_file is missing/, 'no password file');
-like(refusal("[vcld]\nurl = amqp://vcld\@broker\npassword_file = $dir/none\n"), qr/none, which is not a file/, 'an absent password file');
+like(refusal("[vcld]\nurl = amqps://vcld\@broker\n"), qr/password_file is missing/, 'no password file');
+like(refusal("[vcld]\nurl = amqps://vcld\@broker\npassword_file = $dir/none\n"), qr/none, which is not a file/, 'an absent password file');
 my $open = write_file('open', 'x', oct('644'));
-like(refusal("[vcld]\nurl = amqp://vcld\@broker\npassword_file = $open\n"), qr/everybody may read: chmod 640/, 'an open password file');
-like(refusal("[vcld]\nurl = amqp://vcld\@broker\npassword_file = $secret\nca_file = $dir/none\n"), qr/ca_file names/, 'an absent CA file');
+like(refusal("[vcld]\nurl = amqps://vcld\@broker\npassword_file = $open\n"), qr/everybody may read: chmod 640/, 'an open password file');
+like(refusal("[vcld]\nurl = amqps://vcld\@broker\npassword_file = $secret\nca_file = $dir/none\n"), qr/ca_file names/, 'an absent CA file');
+for my $far (qw(broker 10.0.0.1 127.0.0.1.example.org [2001:db8::1])) {
+	like(refusal("[vcld]\nurl = amqp://vcld\@$far\npassword_file = $secret\n"), qr/password in the clear: use amqps/, "in the clear to $far");
+}
+for my $near (qw(localhost 127.0.0.1 127.1.2.3 [::1])) {
+	ok(loaded("[vcld]\nurl = amqp://vcld\@$near\npassword_file = $secret\n"), "in the clear to $near, which is this machine");
+}
 like(refusal("[vcld]\nrubbish\n"), qr/line 2 is neither/, 'not an INI file');
 {
 	local $ENV{ESXPROV_CONF} = "$dir/absent";

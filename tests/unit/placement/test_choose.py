@@ -148,6 +148,10 @@ def test_the_tie_of_equal_hosts_is_the_same_in_every_process() -> None:
         ),
         ((host("esx1", maintenance=True),), "it would fit if esx1 were not in maintenance mode"),
         ((host("esx1", ram_mb=4096),), "it would fit if esx1 had 1120 MB more RAM"),
+        (
+            (host("esx1", ram_mb=2048), host("esx2", ram_mb=4096)),
+            "it would fit if esx2 had 1120 MB more RAM",
+        ),
         ((host("esx1", cpu_threads=1), host("esx2", state="disconnected")), None),
         ((), None),
     ],

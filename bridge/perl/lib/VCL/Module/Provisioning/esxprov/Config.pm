@@ -156,6 +156,8 @@ sub _broker {
 		$part =~ s/%([0-9A-Fa-f]{2})/chr(hex($1))/ge if defined($part);
 	}
 	my $tls = $scheme eq 'amqps' ? 1 : 0;
+	die "$path: [$section] url cannot be used: amqp://$host would send the password in the clear: use amqps://, or a broker on "
+		. "127.0.0.1, ::1 or localhost\n" if !$tls && $host !~ /\A(?:localhost|127(?:\.\d{1,3}){3}|::1)\z/i;
 	return (
 		tls   => $tls,
 		user  => $user,

@@ -323,7 +323,9 @@ sub _explain {
 	my $remedy = 'start it with systemctl start esxprov';
 	return "no esxprov service is listening for management node $management_node: $remedy" if $kind eq 'unroutable';
 	return "no esxprov service has declared the exchange '$EXCHANGE' on this broker: $remedy" if $code == 404;
-	return plain("$error");
+	my $said = plain("$error");
+	$said .= '; check that RabbitMQ runs there, and [vcld] url in esxprov.conf' if $said =~ /cannot be reached/;
+	return $said;
 }
 
 sub _now { return VCL::Module::Provisioning::esxprov::Amqp::now() }

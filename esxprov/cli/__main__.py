@@ -1,0 +1,5 @@
+"""`python -m esxprov.cli`."""
+
+from esxprov.cli import main
+
+main()

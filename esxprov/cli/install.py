@@ -1,0 +1,38 @@
+"""Files for the installation, out of the package."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+import click
+
+
+@click.command("sample-config")
+def sample_config() -> None:
+    """Print a commented esxprov.conf."""
+    click.echo(shared_file("esxprov.conf"), nl=False)
+
+
+@click.command("unit-file")
+def unit_file() -> None:
+    """Print a systemd unit that runs this very program."""
+    click.echo(shared_file("esxprov.service").replace("@esxprov@", str(Path(sys.argv[0]).resolve())), nl=False)
+
+
+@click.command("vcl-rows")
+def vcl_rows() -> None:
+    """Print the SQL that tells VCL of the module."""
+    click.echo(shared_file("vcl_rows.sql"), nl=False)
+
+
+@click.command("shim-path")
+def shim_path() -> None:
+    """Print the directory for vcld's PERL5LIB."""
+    click.echo(str(resources.files("bridge").joinpath("perl", "lib")))
+
+
+def shared_file(name: str) -> str:
+    """The text of a file in the package's share directory."""
+    return resources.files("esxprov").joinpath("share", name).read_text(encoding="utf-8")

@@ -1,0 +1,135 @@
+"""DHCP leases as the service sees them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from esxprov import tables
+from esxprov.cli.setup import EX_UNAVAILABLE, Failure, Setup, as_json, setup
+
+if TYPE_CHECKING:
+    from esxprov.model import Lease
+
+
+def _mac(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    from esxprov.leases.parser import normal_mac
+
+    found = normal_mac(value.replace("-", ":")) if value else None
+    if value and found is None:
+        raise click.BadParameter(f"{value!r} is not a MAC address like 00:50:56:01:00:1b")
+    return found
+
+
+of_mac = click.option("--mac", callback=_mac, help="Only this MAC address.")
+of_file = click.option(
+    "--file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Read this file, not the one in esxprov.conf (which is not needed then).",
+)
+
+
+@click.group()
+def leases() -> None:
+    """DHCP leases as the service sees them."""
+
+
+@leases.command()
+@of_mac
+@click.option("--ip", help="Only this address.")
+@of_file
+@as_json
+@setup
+def show(setup: Setup, mac: str | None, ip: str | None, file: Path | None, as_json: bool) -> None:
+    """Show the active leases in dhcpd's file.
+
+    Fixed addresses of `host` declarations are shown, too (state "static"). Times are UTC.
+    """
+    from esxprov.leases import watcher
+
+    path, conf = _files(setup, file)
+    try:
+        found = watcher.active(path, conf)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    rows = [
+        _row(lease) for lease in found if (mac is None or lease.mac == mac) and (ip is None or _is_same(lease.ip, ip))
+    ]
+    rows.sort(key=lambda row: (ip_address(row["ip"]).version, ip_address(row["ip"])))
+    columns = ["ip", "mac", "state", "starts", "ends", "hostname"]
+    tables.show(rows, columns, as_json=as_json, empty=f"no active lease in {path}")
+
+
+@leases.command()
+@of_mac
+@of_file
+@as_json
+@setup
+def watch(setup: Setup, mac: str | None, file: Path | None, as_json: bool) -> None:
+    """Print a line for each lease as it becomes active.
+
+    Ends with Ctrl-C. With --json each line is a JSON object.
+    """
+    from esxprov.leases.watcher import LeaseWatcher
+
+    path, conf = _files(setup, file)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    fresh: SimpleQueue[Lease] = SimpleQueue()
+    try:
+        with LeaseWatcher(path, conf, fresh.put):
+            click.echo(f"watching {path}, Ctrl-C ends it", err=True)
+            while True:
+                lease = fresh.get()
+                if mac is None or lease.mac == mac:
+                    row = _row(lease)
+                    click.echo(json.dumps(row) if as_json else tables.printable(_line(row)))
+    except KeyboardInterrupt:
+        return
+
+
+def _line(row: dict[str, Any]) -> str:
+    return f"{row['starts'] or '-'}  {row['ip']:<15}  {row['mac']}  {row['hostname'] or ''}".rstrip()
+
+
+def _files(setup: Setup, file: Path | None) -> tuple[Path, Path | None]:
+    if file is not None:
+        return file, None
+    configured = setup.config.leases
+    return configured.path, configured.conf
+
+
+def _unreadable(path: Path, error: OSError) -> Failure:
+    return Failure(
+        f"the lease file {path} cannot be read ({error.strerror}): start dhcpd, let this user read the file, or name "
+        "the right one in [leases] source",
+        EX_UNAVAILABLE,
+    )
+
+
+def _is_same(address: str, wanted: str) -> bool:
+    return address == wanted.strip()
+
+
+def _row(lease: Lease) -> dict[str, Any]:
+    return {
+        "ip": lease.ip,
+        "mac": lease.mac,
+        "state": lease.state,
+        "starts": _utc(lease.starts),
+        "ends": _utc(lease.ends),
+        "hostname": lease.hostname,
+        "fixed": lease.fixed,
+    }
+
+
+def _utc(seconds: int | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
