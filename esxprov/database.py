@@ -190,16 +190,6 @@ class VclInventory:
 
         return self._database.run(ask)
 
-    def computer_exists(self, computer_id: int, name: str) -> bool:
-        """Whether that id and short name belong to one undeleted computer row."""
-
-        def ask(cursor: Cursor) -> bool:
-            cursor.execute("SELECT hostname FROM computer WHERE id = %s AND deleted = 0", (computer_id,))
-            row = cursor.fetchone()
-            return row is not None and str(row["hostname"]).split(".", 1)[0] == name.split(".", 1)[0]
-
-        return self._database.run(ask)
-
     def profile(self, name: str) -> Profile | None:
         """VCL's VM host profile of that name."""
 

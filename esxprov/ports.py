@@ -163,9 +163,6 @@ class Inventory(Protocol):
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         """vmhost.id of the hypervisor whose computer row has this host name, None if VCL does not know it."""
 
-    def computer_exists(self, computer_id: int, name: str) -> bool:
-        """Whether that id and short name belong to one undeleted computer row."""
-
     def profile(self, name: str) -> Profile | None:
         """VCL's VM host profile of that name."""
 

@@ -360,9 +360,6 @@ class FakeInventory:
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         return self.known.get(host_name)
 
-    def computer_exists(self, computer_id: int, name: str) -> bool:
-        return True
-
     def profile(self, name: str) -> Profile | None:
         return None
 
