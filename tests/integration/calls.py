@@ -34,7 +34,7 @@ class Slot:
     def name(self) -> str:
         return f"slot{self.number}"
 
-    def data(self, *, image: str = BASE.name, state: str = "new", **changes: Any) -> dict[str, Any]:
+    def data(self, *, image_name: str = BASE.name, state: str = "new", **changes: Any) -> dict[str, Any]:
         """What the shim would send; `changes` are merged into its sections: `image={"min_ram_mb": 4}`."""
         data: dict[str, Any] = json.loads(_EXAMPLE.read_text())["data"]
         data["reservation"] |= {"reservation_id": self.number, "request_id": self.number, "state": state, "cluster": []}
@@ -42,7 +42,7 @@ class Slot:
             "id": self.computer_id, "name": self.name,
             "private_mac": f"00:50:56:01:00:{self.number:02x}", "public_mac": f"00:50:56:02:00:{self.number:02x}",
         }  # fmt: skip
-        data["image"] |= {"name": image, "min_ram_mb": BASE.ram_mb, "min_cpus": BASE.cpus, "os": BASE.os}
+        data["image"] |= {"name": image_name, "min_ram_mb": BASE.ram_mb, "min_cpus": BASE.cpus, "os": BASE.os}
         data["profile"] |= {"name": PROFILE, "datastore_path": "nfs1", "vm_path": "", "networks": ["Private", "Public"]}
         for section, fields in changes.items():
             data[section] |= fields

@@ -18,6 +18,7 @@ import pika
 import pytest
 
 from bridge.topology import EXCHANGE
+from tests.integration.calls import Slot
 from tests.testbed.bed import IMAGES, NODE, PROFILE, Bed
 from tests.testbed.mariadb import PASSWORD
 from tests.testbed.processes import Child
@@ -38,13 +39,7 @@ def service(bed: Bed) -> Iterator[Child]:
 @pytest.fixture(scope="module")
 def data(bed: Bed) -> dict[str, Any]:
     """What vcld would send for SLOT."""
-    found: dict[str, Any] = json.loads(EXAMPLE.read_text())["data"]
-    rows = bed.rows()
-    computer = rows.value("SELECT id FROM computer WHERE hostname = %s", f"{SLOT}.vcl.test")
-    found["computer"] = {"id": computer, "name": SLOT, "private_mac": MAC, "public_mac": "00:50:56:02:00:06"}
-    found["image"] |= {"name": IMAGE, "min_ram_mb": 1024, "min_cpus": 1}
-    found["profile"]["name"] = PROFILE
-    return found
+    return Slot(6, bed.site.computers[SLOT]).data()
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_a_service_killed_at_any_step_of_a_capture_is_followed_by_one_that_leave
     first = bed.service()
     assert call(bed, slot.request("load"))["outcome"] == "ok"
     name = f"captured-{step}-v1"
-    capture = Following(bed, slot.request("capture", image=name, state="image"))
+    capture = Following(bed, slot.request("capture", image_name=name, state="image"))
     capture.wait_for_step(step)
     first.kill()
     second = bed.service()

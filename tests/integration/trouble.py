@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,19 +17,19 @@ import pika
 from inotify_simple import INotify, flags
 
 from bridge.client import Client
-from bridge.envelope import Event, request
+from bridge.envelope import Event
 from bridge.topology import DEAD, EXCHANGE
 from esxprov import config
 from esxprov.service import broker_parameters
+from tests.integration.calls import Slot
 from tests.testbed import vsphere
-from tests.testbed.bed import DATASTORE, IMAGES, NODE, PROFILE, Bed, Plan, Site
+from tests.testbed.bed import DATASTORE, IMAGES, NODE, Bed, Plan, Site
 from tests.testbed.certificates import ServerCertificate
 from tests.testbed.ports import free_ports
 from tests.testbed.processes import Child
 from tests.testbed.vcl_rows import VclRows
 from tests.testbed.vsphere import VSphere
 
-EXAMPLE = Path(__file__).parents[2] / "bridge" / "examples" / "vcl.load.requested.v1.json"
 IMAGE = IMAGES[0].name
 DEADLINE_S = 30.0
 PARKED_S = 10.0
@@ -61,19 +60,7 @@ class Trouble:
 
     def event(self, call: str = "load", *, deadline_s: float = DEADLINE_S, **changes: dict[str, Any]) -> Event:
         """What vcld would ask for slot1, but for the `changes` of its sections."""
-        data: dict[str, Any] = json.loads(EXAMPLE.read_text())["data"]
-        image = self.site.images[IMAGE]
-        data["computer"] = {
-            "id": self.site.computers["slot1"],
-            "name": "slot1",
-            "private_mac": "00:50:56:01:00:01",
-            "public_mac": "00:50:56:02:00:01",
-        }
-        data["image"] |= {"id": image.image_id, "name": IMAGE, "revision_id": image.revision_id, "min_ram_mb": 1024}
-        data["profile"] |= {"id": self.site.profile_id, "name": PROFILE}
-        for section, fields in changes.items():
-            data[section] |= fields
-        return request(call, source=f"urn:vcl:mn:{NODE}", data=data, now=datetime.now(UTC), timeout_s=deadline_s)
+        return Slot(1, self.site.computers["slot1"]).request(call, timeout_s=deadline_s, **changes)
 
     def call(self, call: str = "load", *, deadline_s: float = DEADLINE_S, **changes: dict[str, Any]) -> dict[str, Any]:
         """Publish as esxprov-cli, and return what the reply says."""
