@@ -34,10 +34,16 @@ class Slot:
     def name(self) -> str:
         return f"slot{self.number}"
 
+    @property
+    def reservation_id(self) -> int:
+        """No row of VCL's has it."""
+        return 5000 + self.number
+
     def data(self, *, image_name: str = BASE.name, state: str = "new", **changes: Any) -> dict[str, Any]:
         """What the shim would send; `changes` are merged into its sections: `image={"min_ram_mb": 4}`."""
         data: dict[str, Any] = json.loads(_EXAMPLE.read_text())["data"]
-        data["reservation"] |= {"reservation_id": self.number, "request_id": self.number, "state": state, "cluster": []}
+        ids = {"reservation_id": self.reservation_id, "request_id": self.reservation_id}
+        data["reservation"] |= {**ids, "state": state, "cluster": []}
         data["computer"] |= {
             "id": self.computer_id, "name": self.name,
             "private_mac": f"00:50:56:01:00:{self.number:02x}", "public_mac": f"00:50:56:02:00:{self.number:02x}",

@@ -212,7 +212,7 @@ def test_ctrl_c_leaves_the_call_to_the_service_and_says_so(bed: Bed, service: Ch
 
 
 def test_the_list_of_events_finds_a_reservation_s_own(bed: Bed, loaded: dict[str, Any]) -> None:
-    table = said(bed, "events", "list", "--reservation", "5678", "--outcome", "ok", "--limit", "1").splitlines()
+    table = said(bed, "events", "list", "--reservation", "5006", "--outcome", "ok", "--limit", "1").splitlines()
     assert table[0].split() == [
         "id",
         "call",
