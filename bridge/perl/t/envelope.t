@@ -68,6 +68,8 @@ subtest 'names outside ASCII arrive as UTF-8' => sub {
 	my $body = encode(for_reservation('load', data_structure(vmhost_profile_name => "Fl\xfcgel"), 'mn1'));
 	ok(!utf8::is_utf8($body), 'octets');
 	like($body, qr/Fl\xc3\xbcgel/, 'latin1 from the database becomes UTF-8');
+	$body = encode(for_reservation('load', data_structure(vmhost_profile_virtualswitch1 => "R\xc3\xa9seau \xc3\x9c"), 'mn1'));
+	like($body, qr/"R\xc3\xa9seau \xc3\x9c"/, 'UTF-8 from the database, which is what current client libraries give, stays what it is');
 };
 
 subtest 'what is not one of ours is refused with a sentence' => sub {
