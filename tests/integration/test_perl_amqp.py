@@ -351,6 +351,22 @@ def test_a_user_who_gives_up_is_noticed_while_the_broker_is_away(shim: Shim, pee
     assert "cancelled, because the user deleted the reservation" in talk.finish(20).error
 
 
+def test_what_was_given_up_while_the_broker_was_away_is_cancelled_when_it_is_back(
+    shim: Shim, peer: Peer, wires: list[Wire]
+) -> None:
+    wire = through(shim, wires)
+    talk = shim.start("load", LOAD, *QUICK, "--timing", "wanted=0.5", "--abandon-after", "1")
+    (load,) = peer.wait_for(1)
+    wire.refuse = True
+    wire.cut()
+    wire.wait_for_attempts(wire.accepted + 5)  # at most 0.5 s apart: longer than abandon-after=1
+    wire.refuse = False
+    cancel = peer.wait_for(2)[1]
+    assert cancel.event.data == {"event": load.event.id, "reason": "the user deleted the reservation"}
+    peer.send(load, refused(load.event, "cancelled", "cancelled before copy_disk", Outcome.CANCELLED))
+    assert talk.finish().reply["outcome"] == "cancelled"
+
+
 def test_heartbeats_keep_a_waiting_connection_alive(shim: Shim, peer: Peer) -> None:
     talk = shim.start("load", LOAD, "--heartbeat", "1")
     (message,) = peer.wait_for(1)
