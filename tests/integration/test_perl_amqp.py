@@ -315,10 +315,12 @@ def test_a_lost_connection_is_made_again_and_the_same_event_published(
     assert talk.finish().reply["outcome"] == "ok"
 
 
+@pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 503 Service Unavailable\r\n\r\n"])
 def test_a_broker_that_is_away_longer_than_the_first_patience_is_waited_for_once_the_event_was_sent(
-    shim: Shim, peer: Peer, wires: list[Wire]
+    shim: Shim, peer: Peer, wires: list[Wire], farewell: bytes
 ) -> None:
     wire = through(shim, wires)
+    wire.farewell = farewell
     talk = shim.start("load", LOAD, *QUICK)
     peer.wait_for(1)
     wire.refuse = True

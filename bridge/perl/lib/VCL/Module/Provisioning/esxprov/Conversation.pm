@@ -177,8 +177,8 @@ sub _try_to_publish {
 	}
 	my $error = $@;
 	my $kind = _kind($error);
-	# Once it was accepted, access was fine: what is refused now is a broker that is still starting.
-	my $passes = $kind eq 'lost' || ($state->{accepted} && $kind eq 'refused');
+	# Once it was accepted, access was fine: what is refused or garbled now is a broker or a proxy that is still starting.
+	my $passes = $kind eq 'lost' || ($state->{accepted} && $kind =~ /^(?:refused|protocol)$/);
 	my $until  = $state->{sent} ? $state->{deadline} : $state->{patience};
 	if (!$passes || (!$state->{cancelled} && _now() + $state->{pause} >= $until)) {
 		$self->close;
