@@ -64,16 +64,20 @@ def test_ram_is_rounded_down_to_a_multiple_of_four(asked: int, given_: int) -> N
     ("os", "os_type", "architecture", "guest", "nic"),
     [
         ("vmwarewin7", "windows", "x86_64", "windows7-64", "e1000"),
-        ("vmwarewin10", "windows", "x86_64", "windows9-64", "e1000e"),
+        ("vmwarewin10", "windows", "x86_64", "windows9-64", "e1000"),
+        ("vmwarewin10", "windows", "x86", "windows9", "e1000e"),
         ("vmwarewinxp", "windows", "x86", "winxppro", "vlance"),
-        ("vmwarewin2003", "windows", "x86", "winnetstandard", "vlance"),
+        ("vmwarewin2003", "windows", "x86", "winnetenterprise", "vlance"),
         ("vmwarewin2008", "windows", "x86_64", "windows7srv-64", "e1000"),
         ("vmwarewin2012", "windows", "x86_64", "windows8srv-64", "e1000e"),
         ("vmwarewin2016", "windows", "x86_64", "windows9srv-64", "e1000e"),
         ("vmwareubuntu", "linux", "x86_64", "ubuntu-64", "e1000"),
         ("vmwareosx", "osx", "x86_64", "darwin10-64", "e1000"),
         ("rhel8", "linux", "x86_64", "otherlinux-64", "e1000"),
-        ("solaris", "unix", "x86", "other", "vlance"),
+        ("vmwareubuntu", "linux", "x86", "ubuntu", "vlance"),
+        ("solaris", "unix", "x86", "otherlinux", "e1000"),
+        ("srv2025", "windows", "x86_64", "windows7-64", "e1000"),
+        ("sonoma", "osx", "x86_64", "darwin10-64", "e1000"),
     ],
 )
 def test_guest_and_nic_follow_vcl_s_os_name_and_architecture(
@@ -88,6 +92,7 @@ def test_guest_and_nic_follow_vcl_s_os_name_and_architecture(
     [
         ("lsilogic", "vmwarelinux", "scsi0.virtualDev", "lsilogic"),
         ("lsilogic", "vmwarewin10", "scsi0.virtualDev", "lsisas1068"),
+        ("lsilogic", "vmwarewindows", "scsi0.virtualDev", "lsisas1068"),
         ("buslogic", "vmwarewinxp", "scsi0.virtualDev", "buslogic"),
         ("ide", "vmwarewin7", "ide0:0.fileName", "vmwarelinux-base9-v3.vmdk"),
     ],
