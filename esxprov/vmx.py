@@ -59,6 +59,7 @@ _BY_TYPE: dict[str, tuple[Guest, Guest]] = {
     "osx": (Guest("darwin10-64", "e1000", "lsilogic"), Guest("darwin10-64", "e1000", "lsilogic")),
     "windows": (Guest("windows7", "e1000", "lsisas1068", 2), Guest("windows7-64", "e1000", "lsisas1068", 2)),
 }
+# The same by VCL's OS name.
 _GUESTS: tuple[tuple[str, Guest, Guest], ...] = (
     (r"xp", Guest("winxppro", "vlance", "buslogic", 2), Guest("winxppro-64", "e1000", "lsilogic", 2)),
     (r"vista", Guest("winvista", "e1000", "lsilogic", 2), Guest("winvista-64", "e1000", "lsilogic", 2)),

@@ -87,6 +87,12 @@ def test_guest_and_nic_follow_vcl_s_os_name_and_architecture(
     assert (found.os, found.nic) == (guest, nic)
 
 
+def test_os_x_gets_the_chipset_and_the_input_devices_it_knows_and_nobody_else_does() -> None:
+    keys_of_os_x = {"ich7m.present", "smc.present", "keyboard.vusb.enable", "mouse.vusb.enable", "usb:2.deviceType"}
+    assert keys_of_os_x <= keys(author(plan(image=Image(1, "i", os="vmwareosx", os_type="osx")))).keys()
+    assert keys_of_os_x.isdisjoint(keys(author(plan())))
+
+
 @pytest.mark.parametrize(
     ("adapter", "os", "key", "value"),
     [
