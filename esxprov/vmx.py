@@ -53,24 +53,29 @@ class VmPlan:
     annotation: str
 
 
+# 32 bit, 64 bit: what VCL's own VMware module gives them, so that its images find the hardware they know.
+_BY_TYPE: dict[str, tuple[Guest, Guest]] = {
+    "linux": (Guest("otherlinux", "vlance", "buslogic"), Guest("otherlinux-64", "e1000", "lsilogic")),
+    "osx": (Guest("darwin10-64", "e1000", "lsilogic"), Guest("darwin10-64", "e1000", "lsilogic")),
+    "windows": (Guest("windows7", "e1000", "lsisas1068", 2), Guest("windows7-64", "e1000", "lsisas1068", 2)),
+}
+# The same by VCL's OS name.
 _GUESTS: tuple[tuple[str, Guest, Guest], ...] = (
-    # VCL OS name, 32 bit, 64 bit: what VCL's own VMware module gives them, so that its images find the hardware they
-    # know
     (r"xp", Guest("winxppro", "vlance", "buslogic", 2), Guest("winxppro-64", "e1000", "lsilogic", 2)),
     (r"vista", Guest("winvista", "e1000", "lsilogic", 2), Guest("winvista-64", "e1000", "lsilogic", 2)),
     (r"win.?7", Guest("windows7", "e1000", "lsilogic", 2), Guest("windows7-64", "e1000", "lsilogic", 2)),
     (r"win.?8", Guest("windows8", "e1000", "lsilogic", 2), Guest("windows8-64", "e1000", "lsilogic", 2)),
-    (r"win.?1[01]", Guest("windows9", "e1000", "lsisas1068", 2), Guest("windows9-64", "e1000e", "lsisas1068", 2)),
-    (r"2003", Guest("winnetstandard", "vlance", "lsilogic"), Guest("winnetstandard-64", "e1000", "lsilogic")),
+    (r"win.?1[01]", Guest("windows9", "e1000e", "lsisas1068", 2), Guest("windows9-64", "e1000", "lsisas1068", 2)),
+    (r"2003", Guest("winnetenterprise", "vlance", "lsilogic"), Guest("winnetenterprise-64", "e1000", "lsilogic")),
     (r"2008", Guest("longhorn", "e1000", "lsilogic"), Guest("windows7srv-64", "e1000", "lsilogic")),
     (r"2012", Guest("windows8srv-64", "e1000e", "lsisas1068"), Guest("windows8srv-64", "e1000e", "lsisas1068")),
     (r"20(16|19|22)", Guest("windows9srv-64", "e1000e", "lsisas1068"), Guest("windows9srv-64", "e1000e", "lsisas1068")),
-    (r"osx|darwin", Guest("darwin10-64", "e1000", "lsilogic"), Guest("darwin10-64", "e1000", "lsilogic")),
-    (r"ubuntu", Guest("ubuntu", "e1000", "lsilogic"), Guest("ubuntu-64", "e1000", "lsilogic")),
-    (r"win", Guest("windows7", "e1000", "lsilogic", 2), Guest("windows7-64", "e1000", "lsilogic", 2)),
+    (r"osx|darwin", *_BY_TYPE["osx"]),
+    (r"ubuntu", Guest("ubuntu", "vlance", "buslogic"), Guest("ubuntu-64", "e1000", "lsilogic")),
+    (r"win", *_BY_TYPE["windows"]),
+    (r"linux", *_BY_TYPE["linux"]),
 )
-_LINUX = (Guest("otherlinux", "vlance", "buslogic"), Guest("otherlinux-64", "e1000", "lsilogic"))
-_OTHER = (Guest("other", "vlance", "buslogic"), Guest("other-64", "e1000", "lsilogic"))
+_OTHER = (Guest("otherlinux", "e1000", "lsilogic"), Guest("otherlinux-64", "e1000", "lsilogic"))
 
 
 def guest_of(image: Image) -> Guest:
@@ -79,7 +84,7 @@ def guest_of(image: Image) -> Guest:
     for pattern, narrow_guest, wide_guest in _GUESTS:
         if re.search(pattern, image.os, re.IGNORECASE):
             return wide_guest if wide else narrow_guest
-    return (_LINUX if image.os_type == "linux" or "linux" in image.os.lower() else _OTHER)[wide]
+    return _BY_TYPE.get(image.os_type, _OTHER)[wide]
 
 
 def ram_mb(image: Image) -> int:

@@ -120,7 +120,9 @@ class RunningTalk:
 
 
 class Wire:
-    """A TCP way to `target`; `cut()` ends all connections, `refuse` makes it close new ones at once."""
+    """A TCP way to `target`; `cut()` ends all connections, `refuse` makes it close new ones at once, after saying
+    `farewell`.
+    """
 
     def __init__(self, target: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         self._target = target
@@ -129,6 +131,7 @@ class Wire:
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.refuse = False
+        self.farewell = b""
         self.accepted = 0
         self._attempt = threading.Condition()
         threading.Thread(target=self._accept, name="wire", daemon=True).start()
@@ -161,6 +164,8 @@ class Wire:
                 self.accepted += 1
                 self._attempt.notify_all()
             if self.refuse:
+                with contextlib.suppress(OSError):
+                    client.sendall(self.farewell)
                 client.close()
                 continue
             threading.Thread(target=self._join, args=(client,), daemon=True).start()

@@ -315,10 +315,12 @@ def test_a_lost_connection_is_made_again_and_the_same_event_published(
     assert talk.finish().reply["outcome"] == "ok"
 
 
+@pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 503 Service Unavailable\r\n\r\n"])
 def test_a_broker_that_is_away_longer_than_the_first_patience_is_waited_for_once_the_event_was_sent(
-    shim: Shim, peer: Peer, wires: list[Wire]
+    shim: Shim, peer: Peer, wires: list[Wire], farewell: bytes
 ) -> None:
     wire = through(shim, wires)
+    wire.farewell = farewell
     talk = shim.start("load", LOAD, *QUICK)
     peer.wait_for(1)
     wire.refuse = True
@@ -349,6 +351,22 @@ def test_a_user_who_gives_up_is_noticed_while_the_broker_is_away(shim: Shim, pee
     wire.refuse = True
     wire.cut()
     assert "cancelled, because the user deleted the reservation" in talk.finish(20).error
+
+
+def test_what_was_given_up_while_the_broker_was_away_is_cancelled_when_it_is_back(
+    shim: Shim, peer: Peer, wires: list[Wire]
+) -> None:
+    wire = through(shim, wires)
+    talk = shim.start("load", LOAD, *QUICK, "--timing", "wanted=0.5", "--abandon-after", "1")
+    (load,) = peer.wait_for(1)
+    wire.refuse = True
+    wire.cut()
+    wire.wait_for_attempts(wire.accepted + 5)  # at most 0.5 s apart: longer than abandon-after=1
+    wire.refuse = False
+    cancel = peer.wait_for(2)[1]
+    assert cancel.event.data == {"event": load.event.id, "reason": "the user deleted the reservation"}
+    peer.send(load, refused(load.event, "cancelled", "cancelled before copy_disk", Outcome.CANCELLED))
+    assert talk.finish().reply["outcome"] == "cancelled"
 
 
 def test_heartbeats_keep_a_waiting_connection_alive(shim: Shim, peer: Peer) -> None:

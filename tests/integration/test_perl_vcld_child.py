@@ -132,7 +132,7 @@ def reservation(mariadb: MariaDb) -> Iterator[Reservation]:
     )
     profile = insert(
         "vmprofile", profilename="perl", imageid=1, datastorepath="nfs1", vmpath="nfs1", repositorypath="",
-        virtualswitch0="Private", virtualswitch1="Public", vmdisk="shared",
+        virtualswitch0="Private", virtualswitch1="Réseau public", vmdisk="shared",
     )  # fmt: skip
     none = known("provisioning", "none")
     vmhosts = []
@@ -216,7 +216,7 @@ def test_a_request_carries_the_facts_of_the_rows(child: Child, peer: Peer, reser
         "min_ram_mb": 1024,
         "project": "vcl",
     }
-    assert event.data["profile"]["networks"] == ["Private", "Public"]
+    assert event.data["profile"]["networks"] == ["Private", "Réseau public"]
 
 
 def test_a_capture_switches_the_guest_off_first_and_forgets_it(

@@ -64,16 +64,20 @@ def test_ram_is_rounded_down_to_a_multiple_of_four(asked: int, given_: int) -> N
     ("os", "os_type", "architecture", "guest", "nic"),
     [
         ("vmwarewin7", "windows", "x86_64", "windows7-64", "e1000"),
-        ("vmwarewin10", "windows", "x86_64", "windows9-64", "e1000e"),
+        ("vmwarewin10", "windows", "x86_64", "windows9-64", "e1000"),
+        ("vmwarewin10", "windows", "x86", "windows9", "e1000e"),
         ("vmwarewinxp", "windows", "x86", "winxppro", "vlance"),
-        ("vmwarewin2003", "windows", "x86", "winnetstandard", "vlance"),
+        ("vmwarewin2003", "windows", "x86", "winnetenterprise", "vlance"),
         ("vmwarewin2008", "windows", "x86_64", "windows7srv-64", "e1000"),
         ("vmwarewin2012", "windows", "x86_64", "windows8srv-64", "e1000e"),
         ("vmwarewin2016", "windows", "x86_64", "windows9srv-64", "e1000e"),
         ("vmwareubuntu", "linux", "x86_64", "ubuntu-64", "e1000"),
         ("vmwareosx", "osx", "x86_64", "darwin10-64", "e1000"),
         ("rhel8", "linux", "x86_64", "otherlinux-64", "e1000"),
-        ("solaris", "unix", "x86", "other", "vlance"),
+        ("vmwareubuntu", "linux", "x86", "ubuntu", "vlance"),
+        ("solaris", "unix", "x86", "otherlinux", "e1000"),
+        ("srv2025", "windows", "x86_64", "windows7-64", "e1000"),
+        ("sonoma", "osx", "x86_64", "darwin10-64", "e1000"),
     ],
 )
 def test_guest_and_nic_follow_vcl_s_os_name_and_architecture(
@@ -83,11 +87,18 @@ def test_guest_and_nic_follow_vcl_s_os_name_and_architecture(
     assert (found.os, found.nic) == (guest, nic)
 
 
+def test_os_x_gets_the_chipset_and_the_input_devices_it_knows_and_nobody_else_does() -> None:
+    keys_of_os_x = {"ich7m.present", "smc.present", "keyboard.vusb.enable", "mouse.vusb.enable", "usb:2.deviceType"}
+    assert keys_of_os_x <= keys(author(plan(image=Image(1, "i", os="vmwareosx", os_type="osx")))).keys()
+    assert keys_of_os_x.isdisjoint(keys(author(plan())))
+
+
 @pytest.mark.parametrize(
     ("adapter", "os", "key", "value"),
     [
         ("lsilogic", "vmwarelinux", "scsi0.virtualDev", "lsilogic"),
         ("lsilogic", "vmwarewin10", "scsi0.virtualDev", "lsisas1068"),
+        ("lsilogic", "vmwarewindows", "scsi0.virtualDev", "lsisas1068"),
         ("buslogic", "vmwarewinxp", "scsi0.virtualDev", "buslogic"),
         ("ide", "vmwarewin7", "ide0:0.fileName", "vmwarelinux-base9-v3.vmdk"),
     ],

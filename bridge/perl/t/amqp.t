@@ -8,8 +8,10 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use File::Temp ();
 use IO::Socket::IP ();
 use POSIX ();
+use Socket qw(SOL_SOCKET SO_LINGER);
 use Test::More;
 use Time::HiRes qw(time sleep alarm);
 
@@ -146,6 +148,49 @@ subtest 'publishing' => sub {
 	my $gone = connected(peer(sub { my ($socket) = @_; syswrite($socket, $GREETING); sleep(0.3) }), 2);
 	sleep(0.6);
 	fails('a peer that has gone (no SIGPIPE)', sub { $to->($gone, 'x' x 1_000_000) }, 'lost', qr/broke off|closed the connection/);
+};
+
+subtest 'TLS and a peer that has gone: no SIGPIPE, no warning' => sub {
+	require IO::Socket::SSL;
+	require IO::Socket::SSL::Utils;
+	my $raised = 0;
+	local $SIG{PIPE} = sub { $raised++ };
+	no warnings 'redefine';
+	# Ends the stream, then resets it: what is written to it afterwards raises the signal.
+	my $leave = sub { my ($socket) = @_; shutdown($socket, 1); setsockopt($socket, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0)) };
+	my $odd = pack('Cnn/a*', 22, 0x0303, "\x63\0\0\x01x");    # a message that does not exist; TLS answers with an alert
+
+	my $port = peer(sub { my ($socket) = @_; sleep(0.2); $leave->($socket) });
+	{
+		my $open = \&VCL::Module::Provisioning::esxprov::Amqp::_open_socket;
+		local *VCL::Module::Provisioning::esxprov::Amqp::_open_socket = sub { my $socket = $open->(@_); sleep(0.5); return $socket };
+		fails('before the handshake', sub { connected($port, 5, tls => 1) }, 'lost', qr/TLS: /, 5);
+	}
+	$port = peer(sub { my ($socket) = @_; sysread($socket, my $hello, 1); syswrite($socket, $odd); $leave->($socket) });
+	{
+		my $select = \&VCL::Module::Provisioning::esxprov::Amqp::_select;
+		local *VCL::Module::Provisioning::esxprov::Amqp::_select = sub { sleep(0.3); return $select->(@_) };
+		fails('in the handshake', sub { connected($port, 5, tls => 1) }, 'lost', qr/TLS: /, 5);
+	}
+	my ($certificate, $key) = IO::Socket::SSL::Utils::CERT_create(subject => {commonName => 'peer'}, CA => 1,
+		subjectAltNames => [[IP => '127.0.0.1']], purpose => 'server');
+	my $file = File::Temp->new;
+	print {$file} IO::Socket::SSL::Utils::PEM_cert2string($certificate);
+	CORE::close($file);
+	$port = peer(sub {
+		my ($socket) = @_;
+		my $tls = IO::Socket::SSL->start_SSL($socket, SSL_server => 1, SSL_cert => $certificate, SSL_key => $key) or return;
+		syswrite($tls, $GREETING);
+		my $heard = '';
+		while ($heard !~ /\0\x55\0\x0a/) { sysread($tls, $heard, 65536, length($heard)) or return }
+		POSIX::write(fileno($tls), $odd, length($odd));
+		$leave->($tls);
+		$tls->stop_SSL(SSL_no_shutdown => 1);
+	});
+	my $amqp = connected($port, 5, tls => 1, ca_file => $file->filename);
+	sleep(0.5);
+	fails('in a conversation', sub { $amqp->next_delivery($amqp->now + 2) }, 'lost', qr/broke off: \S/, 5);
+	is($raised, 0, 'no SIGPIPE');
 };
 
 subtest 'heartbeats' => sub {

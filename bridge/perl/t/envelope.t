@@ -29,9 +29,11 @@ subtest 'every golden message is read, and written as it was' => sub {
 };
 
 subtest 'a request from vcld\'s data is the golden request' => sub {
-	for my $call (qw(load unload node_status does_image_exist get_image_size power_on power_status)) {
+	# What an imaging reservation points at is the image to be made.
+	my %capture = (request_state_name => 'image', image_id => 12, image_name => 'vmwarelinux-desk12-v0', imagerevision_id => 40);
+	for my $call (grep { $CALLS{$_}{kind} ne 'control' && !/^(?:place|capacity)$/ } sort keys %CALLS) {
 		my $golden  = $json->decode(golden("vcl.$call.requested.v1.json"));
-		my $request = for_reservation($call, data_structure(), 'mn1');
+		my $request = for_reservation($call, data_structure($call eq 'capture' ? %capture : ()), 'mn1');
 		like($request->{id}, qr/\A[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\z/, "$call: id is a random UUID");
 		like($request->{traceparent}, qr/\A00-[0-9a-f]{32}-[0-9a-f]{16}-01\z/, "$call: traceparent");
 		cmp_ok(abs(remaining_s($request) - $CALLS{$call}{deadline_s}), '<', 2, "$call: deadline");
@@ -68,6 +70,8 @@ subtest 'names outside ASCII arrive as UTF-8' => sub {
 	my $body = encode(for_reservation('load', data_structure(vmhost_profile_name => "Fl\xfcgel"), 'mn1'));
 	ok(!utf8::is_utf8($body), 'octets');
 	like($body, qr/Fl\xc3\xbcgel/, 'latin1 from the database becomes UTF-8');
+	$body = encode(for_reservation('load', data_structure(vmhost_profile_virtualswitch1 => "R\xc3\xa9seau \xc3\x9c"), 'mn1'));
+	like($body, qr/"R\xc3\xa9seau \xc3\x9c"/, 'UTF-8 from the database, which is what current client libraries give, stays what it is');
 };
 
 subtest 'what is not one of ours is refused with a sentence' => sub {

@@ -11,7 +11,8 @@ use lib "$FindBin::Bin/lib";
 use JSON::PP ();
 use Test::More;
 
-use ShimTest qw(provisioner reply failure notes statements clear);
+use ShimTest qw(golden provisioner reply failure notes statements clear);
+use VCL::Module::Provisioning::esxprov::Envelope qw(decode finished_data);
 
 my @warnings;
 local $SIG{__WARN__} = sub { push @warnings, @_ };
@@ -289,6 +290,21 @@ subtest 'post_maintenance_action' => sub {
 	is($self->post_maintenance_action(), undef, 'not done');
 	is_deeply([statements()], [], 'the rows still say where the VM is');
 	is(fresh(vmhost_profile_id => undef)->post_maintenance_action(), 1, 'on no host there is nothing to remove');
+};
+
+subtest 'the golden replies are understood by the subroutine that asked' => sub {
+	my %returns = (node_status => 'READY', power_status => 'on', get_image_size => 20480, map { $_ => 1 }
+		qw(load unload capture retrieve_image post_maintenance_action does_image_exist power_on power_off power_reset));
+	for my $call (sort keys %returns) {
+		my $self = fresh(request_state_name => $call eq 'capture' ? 'image' : 'new');
+		for my $asked ($call, $call eq 'capture' ? 'power_off' : ()) {
+			my $reply = finished_data(decode(golden("vcl.$asked.finished.v1.json")));
+			reply($asked => sub { return $reply });
+		}
+		reply(power_status => {state => 'off'}) if $call eq 'capture';
+		is($self->$call(), $returns{$call}, $call);
+		is_deeply([notes()], [], "$call: nothing to complain about");
+	}
 };
 
 subtest 'a deleted request is believed only if the database answers' => sub {

@@ -432,6 +432,9 @@ sub _start_tls {
 	my ($self, $settings, $deadline) = @_;
 	my $socket = $self->{socket};
 	local $@;
+	# It has no 'use warnings' and warns of a peer that has gone already where vcld's $^W reaches it.
+	local $^W = 0;
+	local $SIG{PIPE} = 'IGNORE';
 	eval { local $SIG{__DIE__} = 'DEFAULT'; require IO::Socket::SSL; 1 }
 		or $self->_fail('refused', 'needs TLS: install IO::Socket::SSL (libio-socket-ssl-perl, perl-IO-Socket-SSL)');
 	my %trust = defined($settings->{ca_file}) ? (SSL_ca_file => $settings->{ca_file}) : ();
@@ -463,6 +466,7 @@ sub _fill {
 	my ($self, $deadline) = @_;
 	while (1) {
 		my $socket = $self->{socket} or $self->_fail('lost', 'is not connected');
+		local $SIG{PIPE} = 'IGNORE';    # TLS also writes when it reads: an alert, a new key
 		$! = 0;    # IO::Socket::SSL sets EWOULDBLOCK only where no older error stands
 		my $read = sysread($socket, $self->{input}, 65536, length($self->{input}));
 		if ($read) {

@@ -164,19 +164,21 @@ sub _follow {
 	}
 }
 
-# Publishes the event, connecting first where needed. A lost broker is tried again with growing pauses: until the
-# deadline if the event may be at work already, else only for a while. Dies if it is refused.
+# Publishes the event, or its cancel once it is abandoned, connecting first where needed. A lost broker is tried again
+# with growing pauses: until the deadline if the event may be at work already, else only for a while. Dies if it is
+# refused.
 sub _try_to_publish {
 	my ($self, $state) = @_;
 	local $@;
-	if (eval { local $SIG{__DIE__} = 'DEFAULT'; $self->_publish($state->{call}, $state->{envelope}, $state); 1 }) {
+	my ($call, $envelope) = $state->{cancel} ? ('cancel', $state->{cancel}) : @$state{qw(call envelope)};
+	if (eval { local $SIG{__DIE__} = 'DEFAULT'; $self->_publish($call, $envelope, $state); 1 }) {
 		$state->{publish_at} = _now() + $TIMING{silence};
 		return 1;
 	}
 	my $error = $@;
 	my $kind = _kind($error);
-	# Once it was accepted, access was fine: what is refused now is a broker that is still starting.
-	my $passes = $kind eq 'lost' || ($state->{accepted} && $kind eq 'refused');
+	# Once it was accepted, access was fine: what is refused or garbled now is a broker or a proxy that is still starting.
+	my $passes = $kind eq 'lost' || ($state->{accepted} && $kind =~ /^(?:refused|protocol)$/);
 	my $until  = $state->{sent} ? $state->{deadline} : $state->{patience};
 	if (!$passes || (!$state->{cancelled} && _now() + $state->{pause} >= $until)) {
 		$self->close;
@@ -297,6 +299,7 @@ sub _cancel {
 	my $about  = $state->{envelope};
 	my $cancel = request('cancel', {event => $about->{id}, reason => $reason},
 		map { $_ => $about->{$_} } grep { defined($about->{$_}) } qw(source subject correlationid partitionkey));
+	$state->{cancel} = $cancel;
 	local $@;
 	eval { local $SIG{__DIE__} = 'DEFAULT'; $self->_publish('cancel', $cancel, $state); 1 }
 		or $self->_lost($state, "the cancel was not sent: $@");

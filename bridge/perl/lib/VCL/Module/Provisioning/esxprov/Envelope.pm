@@ -123,9 +123,9 @@ sub reservation_data {
 			public_mac  => _text(scalar($d->get_computer_eth1_mac_address(0))),
 		},
 	);
-	$image_name = $own_image if !defined($image_name);
+	$image_name = defined($image_name) ? _text($image_name) : $own_image;
 	if (!is_noimage($image_name)) {
-		$data{image} = $image_name ne $own_image ? {name => _text($image_name)} : {
+		$data{image} = $image_name ne $own_image ? {name => $image_name} : {
 			id           => _whole(scalar($d->get_image_id(0))),
 			name         => $own_image,
 			revision_id  => _whole(scalar($d->get_imagerevision_id(0))),
@@ -341,7 +341,15 @@ sub plain {
 	return length($text) > 1000 ? substr($text, 0, 997) . '...' : $text;
 }
 
-sub _text { my ($value) = @_; return defined($value) && !ref($value) ? "$value" : '' }
+# A text in characters. Which octets a latin1 column arrives as depends on the client library of DBD::mysql: current
+# ones ask for utf8mb4, older ones for latin1, and neither marks the value. Latin1 text that happens to be UTF-8 is none.
+sub _text {
+	my ($value) = @_;
+	return '' if !defined($value) || ref($value);
+	my $text = "$value";
+	utf8::decode($text) if !utf8::is_utf8($text);
+	return $text;
+}
 
 sub _whole { my ($value) = @_; return defined($value) && $value =~ /\A\d{1,15}\z/ ? int($value) : 0 }
 
