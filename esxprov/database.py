@@ -218,7 +218,9 @@ class VclInventory:
 
 
 def _profile(row: dict[str, Any]) -> Profile:
-    switches = (row[f"virtualswitch{number}"] for number in range(4))
+    switches = [row[f"virtualswitch{number}"] or "" for number in range(4)]
+    while switches and not switches[-1]:
+        switches.pop()
     return Profile(
         id=int(row["id"]),
         name=row["profilename"],
@@ -226,7 +228,7 @@ def _profile(row: dict[str, Any]) -> Profile:
         vm_path=row["vmpath"] or "",
         repository_path=row["repositorypath"] or "",
         disk=row["vmdisk"],
-        networks=tuple(switch for switch in switches if switch),
+        networks=tuple(switches),
         generated_macs=(bool(row["eth0generated"]), bool(row["eth1generated"])),
     )
 

@@ -62,10 +62,10 @@ def undo(job: Job, tools: Tools) -> None:
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
     """The image's disk, checked before anything is changed."""
     image = job.request.image.name
-    if len(job.request.profile.networks) == 0:
+    if not any(job.request.profile.networks[:1]):
         raise ProvisioningError(
             "invalid_event",
-            f"VM profile {job.request.profile.name!r} names no network: set its virtual switches in VCL",
+            f"VM profile {job.request.profile.name!r} names no private network: set its virtual switch 0 in VCL",
         )
     with job.step("find_image", f"looking for image {image}", "startload"):
         path = site.layout.image_disk(image)
@@ -220,6 +220,8 @@ def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, 
     """One card per network; the first two have the computer's MACs, unless the profile asks for generated ones."""
     plans = []
     for index, network in enumerate(profile.networks):
+        if not network:
+            continue
         generated = profile.generated_macs[index] if index < len(profile.generated_macs) else False
         mac = macs[index] if index < len(macs) and not generated else None
         plans.append(vmx.NicPlan(network, mac))

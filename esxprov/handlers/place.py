@@ -124,7 +124,7 @@ def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks
         cpus=image.min_cpus,
         disk_mb=disk_mb // LINKED_DISK_SHARE if linked else disk_mb,
         datastore=site.layout.vm_datastore,
-        networks=networks,
+        networks=tuple(filter(None, networks)),
     )
 
 

@@ -58,6 +58,9 @@ subtest 'what is not there is left out' => sub {
 	my $one_switch = data_structure(vmhost_profile_virtualswitch1 => undef);
 	is_deeply(for_reservation('load', $one_switch, 'mn1')->{data}{profile}{networks}, ['Private'],
 		'a switch that is not set is no network');
+	my $no_private = data_structure(vmhost_profile_virtualswitch0 => undef);
+	is_deeply(for_reservation('load', $no_private, 'mn1')->{data}{profile}{networks}, ['', 'Public'],
+		'but one before another keeps its place');
 };
 
 subtest 'no secret of the profile is carried' => sub {

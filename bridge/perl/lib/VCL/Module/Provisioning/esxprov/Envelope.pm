@@ -140,6 +140,8 @@ sub reservation_data {
 	}
 	if (defined(scalar($d->get_vmhost_profile_id(0)))) {
 		my @networks = map { my $getter = "get_vmhost_profile_virtualswitch$_"; _text(scalar($d->$getter(0))) } 0 .. 3;
+		# One left out before another keeps its place: the first is the private network, the second the public one.
+		pop @networks while @networks && !length($networks[-1]);
 		$data{profile} = {
 			id              => _whole(scalar($d->get_vmhost_profile_id(0))),
 			name            => _text(scalar($d->get_vmhost_profile_name(0))),
@@ -147,7 +149,7 @@ sub reservation_data {
 			vm_path         => _text(scalar($d->get_vmhost_profile_vmpath(0))),
 			repository_path => _text(scalar($d->get_vmhost_profile_repository_path(0))),
 			disk            => _text(scalar($d->get_vmhost_profile_vmdisk(0))),
-			networks        => [grep { length($_) } @networks],
+			networks        => \@networks,
 			generated_macs  => [map { $_ ? JSON::PP::true() : JSON::PP::false() }
 				scalar($d->get_vmhost_profile_eth0generated(0)), scalar($d->get_vmhost_profile_eth1generated(0))],
 		};
