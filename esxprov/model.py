@@ -78,8 +78,8 @@ class Image:
 class Profile:
     """VCL's vmprofile: where images and VMs live and what the VM is plugged into.
 
-    `networks[0]` is the private network, `networks[1]` the public one, "" one that is left out. `generated_macs[i]` asks for a MAC made by the
-    hypervisor.
+    `networks[0]` is the private network, `networks[1]` the public one, "" one that is left out.
+    `generated_macs[i]` asks for a MAC made by the hypervisor.
     """
 
     id: int
