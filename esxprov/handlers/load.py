@@ -181,9 +181,13 @@ class _Deployment:
             nics=_nics(request.profile, (request.computer.private_mac, request.computer.public_mac)),
             annotation=str(owner),
         )
-        with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig"):
-            self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
-            self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
+        with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig") as step:
+            # Never again once it is registered: by then the file is the hypervisor's, and may name a redo disk instead
+            # of the image's.
+            if step.result is None:
+                self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
+                self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
+                step.keep(written=True)
 
     def _register(self) -> Vm:
         computer = self.job.request.computer.name

@@ -114,6 +114,18 @@ def test_a_linked_vm_writes_to_a_redo_disk_of_its_own_and_never_to_the_image() -
     assert site.world.disks[disk].parent == f"[nfs1] golden/{IMAGE}/{IMAGE}.vmdk"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_the_vmx_of_a_registered_vm_is_not_written_again_or_a_linked_vm_would_lose_its_redo_disk(
+    number: int, when: str
+) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.world.die_at = (number, when)
+    site.run_until_done(site.event("load"))
+    done = [line.partition("(")[0] for line in site.world.log]
+    assert "write_file" not in done[done.index("register") :]
+
+
 def test_a_host_that_refuses_the_vm_is_left_for_another_one() -> None:
     event = Site().event("load")
     favourite = Site().run(event)["host"]
