@@ -82,7 +82,6 @@ def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
 def _leave_host(job: Job, tools: Tools, site: vm.Site, placed: Placed, error: ProvisioningError) -> None:
     """The host refused what it had room for: remember that, take the VM back, and let placement choose another."""
     log.warning("%s does not take %s: %s", placed.host_name, job.request.computer.name, error)
-    job.notify("place", f"{placed.host_name} refused the VM ({error}), trying another host", "info", None)
     hypervisor = tools.hypervisors.endpoint(placed.host.endpoint)
     try:
         registered = hypervisor.find_vm(site.layout.vmx(job.request.computer.name))
@@ -93,9 +92,12 @@ def _leave_host(job: Job, tools: Tools, site: vm.Site, placed: Placed, error: Pr
         # Its VM may come back to life with the host, so the directory cannot be used for another one.
         log.warning("%s does not answer any more: %s", placed.host_name, gone)
         raise error from gone
-    tools.claims.release(placed.claim_id)
     job.forget(*_OF_ONE_HOST)
     job.steps.setdefault("excluded", {})[str(placed.host)] = error.message
+    # Entering the step writes down that the place is left, before its claim is given back: a service that dies in
+    # between leaves a claim too many, which the next one gets again, and never a place without a claim.
+    with job.step("leave_host", f"{placed.host_name} refused the VM ({error}), trying another host", "info"):
+        tools.claims.release(placed.claim_id)
 
 
 @dataclass(frozen=True, slots=True)

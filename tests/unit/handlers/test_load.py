@@ -137,6 +137,28 @@ def test_a_host_that_refuses_the_vm_is_left_for_another_one() -> None:
     assert len(site.claims.held) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, 2 * CALLS_OF_ONE_LOAD))
+def test_killed_at_any_call_while_it_leaves_a_host_the_load_holds_a_claim_where_its_vm_is(
+    number: int, when: str
+) -> None:
+    event = Site().event("load")
+    favourite = Site().run(event)["host"]
+    site = Site()
+    site.world.refuses = refusing(favourite)
+
+    def relents(method: str) -> None:
+        if method == "unregister":
+            site.world.refuses = {}
+
+    site.world.on_call = relents
+    site.world.die_at = (number, when)
+    result = site.run_until_done(event)
+    endpoint, claim_id = only_vm(site)
+    assert [(claim.id, claim.host.endpoint) for claim in site.claims.held] == [(claim_id, endpoint)]
+    assert result["host"] == endpoint
+
+
 def test_after_three_hosts_that_refused_it_the_load_fails_with_the_last_reason() -> None:
     site = Site(pool=replace(POOL, endpoints=("esx1", "esx2", "esx3", "esx4")))
     site.world.refuses = refusing(*site.pool.endpoints)
