@@ -194,9 +194,13 @@ class _Deployment:
     def _register(self) -> Vm:
         computer = self.job.request.computer.name
         path = self.site.layout.vmx(computer)
+        own = f"{self.site.layout.vm_directory(computer)}/"
         with self.job.step("register", f"registering {computer} on {self.placed.host_name}"):
             machine = self.hypervisor.register(path, computer, self.placed.host.moid)
-            if self.site.pool.disk is DiskMode.LINKED and self.golden.path in self.hypervisor.disks(machine):
+            # Asked so, and not for the image's path, which the hypervisor may call by another of its names.
+            if self.site.pool.disk is DiskMode.LINKED and not all(
+                disk.startswith(own) for disk in self.hypervisor.disks(machine)
+            ):
                 self.hypervisor.snapshot_before_first_power_on(machine)
         return machine
 

@@ -114,6 +114,21 @@ def test_a_linked_vm_writes_to_a_redo_disk_of_its_own_and_never_to_the_image() -
     assert site.world.disks[disk].parent == f"[nfs1] golden/{IMAGE}/{IMAGE}.vmdk"
 
 
+def test_a_linked_vm_has_a_redo_disk_also_where_the_image_goes_by_another_name() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    alias = f"[nfs1 (1)] golden/{IMAGE}/{IMAGE}.vmdk"
+    site.world.golden(IMAGE, datastore="nfs1 (1)")
+
+    def rename(method: str) -> None:
+        if method == "disks":
+            site.world.vm_disks = {moid: [alias] for moid in site.world.vm_disks}
+
+    site.world.on_call = rename
+    site.run(site.event("load"))
+    ((disk,),) = site.world.vm_disks.values()
+    assert disk.startswith(DIRECTORY)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
 def test_the_vmx_of_a_registered_vm_is_not_written_again_or_a_linked_vm_would_lose_its_redo_disk(
