@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from esxprov.errors import ProvisioningError
-from esxprov.handlers import capture
+from esxprov.errors import Cancelled, HandedOver, ProvisioningError
+from esxprov.handlers import CALLS, capture
 from esxprov.handlers.place import capacity
 from esxprov.handlers.sweep import sweep
 from esxprov.model import ClaimState, DiskMode, PowerState
@@ -190,6 +190,22 @@ def test_power_on_of_a_guest_that_says_nothing_to_dhcpd_is_a_success_all_the_sam
     site.run(site.event("power_off"))
     site.world.silent_guests = True
     assert site.run(site.event("power_on")) == {"state": "on"}
+
+
+@pytest.mark.parametrize("call", ["power_on", "power_reset"])
+def test_a_service_that_ends_while_it_waits_for_an_address_leaves_the_call_to_the_next_one(call: str) -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    job = site.job(site.event(call))
+
+    def end(method: str) -> None:
+        if method == "wait":
+            job.interrupt(HandedOver())
+            raise Cancelled("what the lease watcher says of any interrupted wait")
+
+    site.world.on_call = end
+    with pytest.raises(HandedOver):
+        CALLS[call].run(job, site.tools)
 
 
 @pytest.mark.parametrize("call", ["power_status", "power_on", "power_off", "power_reset"])
