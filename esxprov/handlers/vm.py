@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from esxprov import annotation
 from esxprov import layout as layouts
 from esxprov.errors import ProvisioningError
 from esxprov.layout import Layout
-from esxprov.model import ClaimState, Computer, Pool, Vm
+from esxprov.model import Claim, ClaimState, Computer, Pool, Vm
 from esxprov.ports import Hypervisor, Tools
 from esxprov.request import Request
 
@@ -102,6 +103,22 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
         if claim.id != keep:
             tools.claims.release(claim.id)
     return []
+
+
+def remove_claimed(tools: Tools, claim: Claim) -> None:
+    """Remove the VM that holds a claim, and its directory; the claim itself stays.
+
+    The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile.
+    """
+    hypervisor = tools.hypervisors.endpoint(claim.host.endpoint)
+    for vm in hypervisor.vms():
+        owner = annotation.read(vm.annotation)
+        if owner is not None and owner.claim_id == claim.id:
+            hypervisor.power_off(vm)
+            hypervisor.unregister(vm)
+            # Without the claim somebody else has removed this VM, and the directory may be the next one's.
+            if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
+                hypervisor.delete(vm.vmx_path.rpartition("/")[0])
 
 
 def _delete_directory(tools: Tools, site: Site, computer: Computer, silent: dict[str, ProvisioningError]) -> None:

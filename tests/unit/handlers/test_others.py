@@ -69,6 +69,24 @@ def test_a_vm_that_could_not_be_removed_is_removed_when_its_host_is_back() -> No
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
 
 
+def test_the_sweep_does_not_delete_what_a_load_has_built_meanwhile() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    site.world.down = set()
+
+    def load_first(method: str) -> None:
+        if method == "unregister":
+            site.world.on_call = lambda method: None
+            site.run(site.event("load"))
+
+    site.world.on_call = load_first
+    sweep(site.tools, POOL)
+    assert f"[nfs1] inuse/vclv1-27/{IMAGE}.vmdk" in site.world.disks
+    assert len(site.world.vms) == len(site.claims.held) == 1
+
+
 def test_the_sweep_leaves_running_vms_alone() -> None:
     site = loaded()
     assert sweep(site.tools, POOL) == 0
