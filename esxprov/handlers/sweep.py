@@ -13,14 +13,21 @@ log = logging.getLogger(__name__)
 
 
 def sweep(tools: Tools, pool: Pool) -> int:
-    """Try again to remove what is to be destroyed in a pool; returns how many VMs or claims are gone now."""
+    """Try again to remove what is to be destroyed in a pool; returns how many VMs or claims are gone now.
+
+    An endpoint that does not answer is asked once, not once for each claim: every time may take its whole timeout.
+    """
     done = 0
+    silent: set[str] = set()
     for claim in tools.claims.of_pool(pool.name):
-        if claim.state is ClaimState.TO_BE_DESTROYED and claim.host.endpoint in pool.endpoints:
+        endpoint = claim.host.endpoint
+        if claim.state is ClaimState.TO_BE_DESTROYED and endpoint in pool.endpoints and endpoint not in silent:
             try:
                 vm.remove_claimed(tools, claim)
             except ProvisioningError as error:
                 log.debug("%s stays to be destroyed: %s", claim.host, error)
+                if error.code in vm.CANNOT_BE_ASKED:
+                    silent.add(endpoint)
                 continue
             tools.claims.release(claim.id)
             log.info("%s answers again: computer %d is removed from it", claim.host, claim.computer_id)

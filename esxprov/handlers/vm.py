@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+CANNOT_BE_ASKED = ("host_unavailable", "vsphere_auth")
+"""The errors of an endpoint of which nobody knows what runs on it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -89,7 +92,7 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
                 hypervisor.power_off(vm)
                 hypervisor.unregister(vm)
         except ProvisioningError as error:
-            if error.code not in ("host_unavailable", "vsphere_auth"):
+            if error.code not in CANNOT_BE_ASKED:
                 raise
             silent[hypervisor.name] = error
     stuck = [c for c in tools.claims.of_computer(computer.id) if c.id != keep and c.host.endpoint in silent]

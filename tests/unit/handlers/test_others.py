@@ -87,6 +87,22 @@ def test_the_sweep_does_not_delete_what_a_load_has_built_meanwhile() -> None:
     assert len(site.world.vms) == len(site.claims.held) == 1
 
 
+def test_the_sweep_asks_a_silent_endpoint_once_however_much_is_to_be_destroyed_on_it() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    for number in (1, 2, 3):
+        computer = {"id": number, "name": f"vm{number}"}
+        site.run(site.event("load", computer=computer))
+        site.world.down = {"esx1"}
+        site.run(site.event("unload", computer=computer))
+        site.world.down = set()
+    site.world.down = {"esx1"}
+    site.world.log.clear()
+    assert sweep(site.tools, site.pool) == 0
+    assert site.world.log == ["vms()"]
+    site.world.down = set()
+    assert sweep(site.tools, site.pool) == 3
+
+
 def test_the_sweep_leaves_running_vms_alone() -> None:
     site = loaded()
     assert sweep(site.tools, POOL) == 0
