@@ -25,8 +25,15 @@ def sweep(tools: Tools, pool: Pool) -> int:
             try:
                 vm.remove_claimed(tools, claim)
             except ProvisioningError as error:
-                log.debug("%s stays to be destroyed: %s", claim.host, error)
-                if error.code in vm.CANNOT_BE_ASKED:
+                is_silent = error.code in vm.CANNOT_BE_ASKED
+                log.log(
+                    logging.DEBUG if is_silent else logging.WARNING,
+                    "the VM of computer %d on %s stays to be destroyed: %s",
+                    claim.computer_id,
+                    claim.host,
+                    error,
+                )
+                if is_silent:
                     silent.add(endpoint)
                 continue
             tools.claims.release(claim.id)

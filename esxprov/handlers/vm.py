@@ -111,17 +111,28 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
 def remove_claimed(tools: Tools, claim: Claim) -> None:
     """Remove the VM that holds a claim, and its directory; the claim itself stays.
 
-    The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile.
+    The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile. Raises
+    `vsphere_fault` if it may be one of those that cannot be read, as after a boot whose datastores are not back yet.
     """
     hypervisor = tools.hypervisors.endpoint(claim.host.endpoint)
-    for vm in hypervisor.vms():
-        owner = annotation.read(vm.annotation)
-        if owner is not None and owner.claim_id == claim.id:
-            hypervisor.power_off(vm)
-            hypervisor.unregister(vm)
-            # Without the claim somebody else has removed this VM, and the directory may be the next one's.
-            if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
-                hypervisor.delete(vm.vmx_path.rpartition("/")[0])
+    machines = hypervisor.vms()
+    theirs = [vm for vm in machines if _claim_of(vm) == claim.id]
+    if not theirs and any(not vm.vmx_path and vm.host_moid == claim.host.moid for vm in machines):
+        raise ProvisioningError(
+            "vsphere_fault",
+            f"{claim.host} has a VM whose configuration cannot be read: bring its datastore back, or unregister it",
+        )
+    for vm in theirs:
+        hypervisor.power_off(vm)
+        hypervisor.unregister(vm)
+        # Without the claim somebody else has removed this VM, and the directory may be the next one's.
+        if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
+            hypervisor.delete(vm.vmx_path.rpartition("/")[0])
+
+
+def _claim_of(vm: Vm) -> str | None:
+    owner = annotation.read(vm.annotation)
+    return owner.claim_id if owner else None
 
 
 def _delete_directory(tools: Tools, site: Site, computer: Computer, silent: dict[str, ProvisioningError]) -> None:

@@ -103,6 +103,21 @@ def test_the_sweep_asks_a_silent_endpoint_once_however_much_is_to_be_destroyed_o
     assert sweep(site.tools, site.pool) == 3
 
 
+def test_a_claim_is_not_given_up_while_its_vm_may_be_one_that_cannot_be_read() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    site.world.down = set()
+    readable = site.world.vms
+    site.world.vms = [replace(vm, vmx_path="", annotation="", ram_mb=0) for vm in readable]
+    assert sweep(site.tools, POOL) == 0
+    assert len(site.claims.held) == 1
+    site.world.vms = readable
+    assert sweep(site.tools, POOL) == 1
+    assert (site.world.vms, site.claims.held) == ([], [])
+
+
 def test_the_sweep_leaves_running_vms_alone() -> None:
     site = loaded()
     assert sweep(site.tools, POOL) == 0
