@@ -79,6 +79,7 @@ def the_vm(tools: Tools, site: Site, computer: Computer) -> Found:
 def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = None) -> list[str]:
     """Remove the computer's VMs, its directory and its claims; returns the endpoints that could not be asked.
 
+    VMs of other pools too: VCL may have given the computer to another VM host since it was loaded.
     A claim on an endpoint that cannot be asked is kept and marked `to_be_destroyed`: the VM may still run there, so its
     RAM is not free and its directory must stay. `keep` is the claim of a load that wants the directory empty, but not
     its own capacity back.
@@ -95,6 +96,14 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
             if error.code not in CANNOT_BE_ASKED:
                 raise
             silent[hypervisor.name] = error
+    for claim in tools.claims.of_computer(computer.id):
+        if claim.host.endpoint not in site.pool.endpoints and claim.id != keep and _is_configured(tools, claim):
+            try:
+                remove_claimed(tools, claim)
+            except ProvisioningError as error:
+                if error.code not in CANNOT_BE_ASKED:
+                    raise
+                silent[claim.host.endpoint] = error
     stuck = [c for c in tools.claims.of_computer(computer.id) if c.id != keep and c.host.endpoint in silent]
     for claim in stuck:
         tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
@@ -128,6 +137,15 @@ def remove_claimed(tools: Tools, claim: Claim) -> None:
         # Without the claim somebody else has removed this VM, and the directory may be the next one's.
         if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
             hypervisor.delete(vm.vmx_path.rpartition("/")[0])
+
+
+def _is_configured(tools: Tools, claim: Claim) -> bool:
+    try:
+        tools.hypervisors.endpoint(claim.host.endpoint)
+    except ProvisioningError as error:
+        log.warning("the claim of computer %d on it is given up: %s", claim.computer_id, error)
+        return False
+    return True
 
 
 def _claim_of(vm: Vm) -> str | None:

@@ -330,6 +330,8 @@ class FakeHypervisors:
     endpoints: dict[str, FakeHypervisor]
 
     def endpoint(self, name: str) -> FakeHypervisor:
+        if name not in self.endpoints:
+            raise ProvisioningError("host_unavailable", f"the endpoint {name} is not configured any more")
         return self.endpoints[name]
 
 

@@ -9,7 +9,7 @@ from esxprov.errors import Cancelled, ProvisioningError
 from esxprov.handlers import load
 from esxprov.job import cancelled
 from esxprov.model import ClaimState, DiskMode, PowerState
-from tests.unit.world import IMAGE, POOL, Site
+from tests.unit.world import IMAGE, POOL, FakePools, Site
 
 DIRECTORY = "[nfs1] inuse/vclv1-27"
 DISK = f"{DIRECTORY}/{IMAGE}.vmdk"
@@ -254,6 +254,37 @@ def test_a_cancel_in_the_middle_of_the_copy_leaves_nothing() -> None:
         load.load(job, site.tools)
     load.undo(job, site.tools)
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def moved_to_another_pool() -> Site:
+    """A computer was loaded on esx1, and then given to a VM host of a pool that has only esx2."""
+    site = Site()
+    site.tools = replace(site.tools, pools=FakePools(replace(POOL, endpoints=("esx1",))))
+    site.run(site.event("load"))
+    site.tools = replace(site.tools, pools=FakePools(replace(POOL, name="other", endpoints=("esx2",))))
+    return site
+
+
+def test_an_earlier_vm_in_another_pool_is_removed_first() -> None:
+    site = moved_to_another_pool()
+    site.run(site.event("load"))
+    assert only_vm(site)[0] == "esx2"
+    assert [claim.host.endpoint for claim in site.claims.held] == ["esx2"]
+
+
+def test_an_earlier_vm_on_a_silent_host_of_another_pool_is_not_doubled() -> None:
+    site = moved_to_another_pool()
+    site.world.down = {"esx1"}
+    with pytest.raises(ProvisioningError, match="may still run on esx1"):
+        site.run(site.event("load"))
+    assert ("esx1", ClaimState.TO_BE_DESTROYED) in [(claim.host.endpoint, claim.state) for claim in site.claims.held]
+
+
+def test_a_claim_on_a_host_that_was_taken_out_of_the_configuration_holds_nobody_up() -> None:
+    site = moved_to_another_pool()
+    del site.hypervisors["esx1"]
+    site.run(site.event("load"))
+    assert [claim.host.endpoint for claim in site.claims.held] == ["esx2"]
 
 
 @pytest.mark.parametrize("changes", [{"image": {"name": "no-such-image"}}, {"image": {"min_ram_mb": 20000}}])
