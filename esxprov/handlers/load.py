@@ -53,10 +53,18 @@ def undo(job: Job, tools: Tools) -> None:
     """Leave nothing of a failed load: VM, directory, claim; nor an earlier VM, which VCL has given up for this load:
     it would run unknown, and hold the room that the next load may want.
 
-    A load that never had its turn changes nothing: another event works on this computer.
+    A load that never had its turn changes nothing: another event works on this computer. What cannot be removed now is
+    recorded as to be destroyed.
     """
-    if "begun" in job.steps:
-        vm.destroy(tools, vm.Site.of(job.request, tools), job.request.computer)
+    if "begun" not in job.steps:
+        return
+    computer = job.request.computer
+    try:
+        vm.destroy(tools, vm.Site.of(job.request, tools), computer)
+    except ProvisioningError:
+        for claim in tools.claims.of_computer(computer.id):
+            tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
+        raise
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from esxprov import annotation
 from esxprov.errors import Cancelled, ProvisioningError
 from esxprov.handlers import load
+from esxprov.handlers.sweep import sweep
 from esxprov.job import cancelled
 from esxprov.model import ClaimState, DiskMode, PowerState
 from tests.unit.world import IMAGE, POOL, FakePools, Site
@@ -243,6 +245,21 @@ def test_a_guest_that_never_gets_an_address_is_an_error_and_its_vm_is_removed() 
     assert caught.value.code == "ip_not_seen"
     load.undo(job, site.tools)
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_clean_up_that_fails_at_any_call_leaves_nothing_that_the_sweep_does_not_find(number: int) -> None:
+    site = Site()
+    site.world.silent_guests = True
+    job = site.job(site.event("load"))
+    with pytest.raises(ProvisioningError):
+        load.load(job, site.tools)
+    site.world.fail_at = site.world.calls_made + number
+    with suppress(ProvisioningError):
+        load.undo(job, site.tools)
+    site.world.fail_at = None
+    sweep(site.tools, POOL)
+    assert (site.world.vms, site.claims.held) == ([], [])
 
 
 def test_a_cancel_in_the_middle_of_the_copy_leaves_nothing() -> None:
