@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from esxprov import annotation
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
 from esxprov.handlers.image import directory_size_mb
 from esxprov.job import Job
-from esxprov.model import PowerState
+from esxprov.model import DiskInfo, PowerState
 from esxprov.ports import Hypervisor, Tools
 
 MANIFEST = "esxprov.json"
@@ -54,6 +55,7 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
         source = hypervisor.disk(disks[0])
         if source is None:
             raise ProvisioningError("vsphere_fault", f"the disk {disks[0]} of {found.vm.name} is not there any more")
+        adapter = _adapter(site, found, source)
         if hypervisor.list_directory(site.layout.image_directory(image)) is not None:
             raise ProvisioningError(
                 "image_exists", f"{site.layout.image_directory(image)} exists already and is not overwritten"
@@ -64,7 +66,7 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
     with job.step("copy_disk", f"copying {source.path} to {unfinished}", "info") as step:
         hypervisor.delete(unfinished)
         hypervisor.make_directory(unfinished)
-        hypervisor.copy_disk(source.path, f"{unfinished}/{image}.vmdk", adapter=source.adapter, progress=step.progress)
+        hypervisor.copy_disk(source.path, f"{unfinished}/{image}.vmdk", adapter=adapter, progress=step.progress)
     with job.step("verify", f"checking the copy of {found.vm.name}"):
         copy = hypervisor.disk(f"{unfinished}/{image}.vmdk")
         if copy is None or copy.parent is not None or copy.capacity_mb != source.capacity_mb:
@@ -83,6 +85,15 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
         hypervisor.write_file(f"{unfinished}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
     with job.step("move", f"moving {image} into the library"):
         hypervisor.move_directory(unfinished, site.layout.image_directory(image))
+
+
+def _adapter(site: vm.Site, found: vm.Found, source: DiskInfo) -> str:
+    """What the disk hangs on. The descriptor of a redo disk does not say it on ESXi, that of the image below it does."""
+    owner = annotation.read(found.vm.annotation)
+    if source.parent is None or owner is None:
+        return source.adapter
+    golden = found.hypervisor.disk(site.layout.image_disk(owner.image))
+    return golden.adapter if golden else source.adapter
 
 
 def _is_ours(hypervisor: Hypervisor, directory: str, event_id: str) -> bool:

@@ -226,7 +226,8 @@ class FakeHypervisor:
         self._answer()
         golden = self.world.disks[self.world.vm_disks[vm.moid][0]]
         path = f"{vm.vmx_path.rpartition('/')[0]}/{golden.path.rpartition('/')[2][:-5]}-000001.vmdk"
-        self.world.disks[path] = replace(golden, path=path, parent=golden.path)
+        # ESXi does not write an adapter into a redo disk's descriptor, and it reads as this.
+        self.world.disks[path] = replace(golden, path=path, parent=golden.path, adapter="lsilogic")
         self.world.vm_disks[vm.moid] = [path]
 
     @port

@@ -156,6 +156,15 @@ def test_a_linked_vm_is_captured_as_a_whole_disk() -> None:
     assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].parent is None
 
 
+def test_a_linked_vm_is_captured_with_the_adapter_of_its_image() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    path = f"{GOLDEN}/{IMAGE}/{IMAGE}.vmdk"
+    site.world.disks[path] = replace(site.world.disks[path], adapter="buslogic")
+    site.run(site.event("load"))
+    site.run(site.event("capture"))
+    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].adapter == "buslogic"
+
+
 def test_an_image_that_exists_is_never_overwritten() -> None:
     site = loaded()
     site.world.golden(NEW)
