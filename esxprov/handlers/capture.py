@@ -26,7 +26,7 @@ def capture(job: Job, tools: Tools) -> dict[str, Any]:
     Raises `image_exists` for a name that is taken, `vm_not_found`, `vsphere_fault` for a VM with several disks.
     """
     request = job.request
-    image = request.image.name
+    image, state = request.image.name, request.reservation.state
     site = vm.Site.of(request, tools)
     target = site.layout.image_directory(image)
     found = vm.find(tools, site, request.computer)
@@ -36,7 +36,7 @@ def capture(job: Job, tools: Tools) -> dict[str, Any]:
             found = vm.the_vm(tools, site, request.computer)
         _copy(job, site, found)
     result = {"image_path": site.layout.image_disk(image), "size_mb": directory_size_mb(hypervisor, target) or 1}
-    if request.reservation.state == "image":
+    if state == "image":
         with job.step("destroy", f"removing {request.computer.name}"):
             vm.destroy(tools, site, request.computer)
     return result

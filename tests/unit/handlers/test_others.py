@@ -175,6 +175,14 @@ def test_an_image_that_exists_is_never_overwritten() -> None:
     assert site.world.paths() == before
 
 
+def test_a_capture_that_does_not_say_for_which_reservation_changes_nothing() -> None:
+    site = loaded()
+    before = site.world.paths()
+    with pytest.raises(ProvisioningError, match="has no 'reservation' section"):
+        site.run(site.event("capture", reservation=None))
+    assert site.world.paths() == before
+
+
 def test_a_vm_with_two_disks_is_refused() -> None:
     site = loaded()
     (vm,) = site.world.vms
