@@ -25,6 +25,11 @@ Connection: TypeAlias = "pymysql.connections.Connection[DictCursor]"
 _LOST = {2002, 2003, 2006, 2013, 2055, 1927, 1053, 1152, 1158, 1159, 1160, 1161, 4031}
 """Client and server errors that mean "no connection": refused, gone away, lost in mid-query, killed, shutting down."""
 
+_NOT_NOW = {1021, 1030, 1040, 1047, 1114, 1203, 1205, 1213, 1020, 1226, 1290, 1317, 1792, 1836, 1969}
+"""Server errors that somebody or time must mend: disk or table full, a Galera node out of its cluster, read-only for a
+switchover, too many connections, a statement that was killed, a lock held for too long.
+"""
+
 _AGAIN = {1213, 1205, 1020}
 """Deadlock (on Galera also a certification failure), lock wait timeout, changed since read: repeat the transaction."""
 
@@ -66,8 +71,9 @@ class Database:
     def run(self, work: Callable[[Cursor], T]) -> T:
         """The result of `work`, done in one transaction, repeated whole on a deadlock.
 
-        Raises DependencyUnavailable if the database does not answer or the connection is lost. Lost at the commit means
-        that the outcome is unknown: the caller looks before it does the work again.
+        Raises DependencyUnavailable if the database does not answer, the connection is lost, or the server cannot do it
+        now (read-only, full). Lost at the commit means that the outcome is unknown: the caller looks before it does the
+        work again.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -77,7 +83,9 @@ class Database:
                 code = error.args[0] if error.args else 0
                 if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
                     raise self._unavailable(error) from error
-                if code not in _AGAIN or attempt == _ATTEMPTS:
+                if code in _NOT_NOW and (code not in _AGAIN or attempt == _ATTEMPTS):
+                    raise self._not_now(error) from error
+                if code not in _AGAIN:
                     raise
                 time.sleep(min(0.002 * 2**attempt, 0.2))
         raise AssertionError("unreachable")
@@ -143,6 +151,9 @@ class Database:
             f"the database {self.config.address} does not answer user {self.config.user!r}: {text}; "
             "check [database] in esxprov.conf and that MariaDB runs"
         )
+
+    def _not_now(self, error: Exception) -> DependencyUnavailable:
+        return DependencyUnavailable(f"the database {self.config.address} cannot do it now: {error.args[1]}")
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed by their users' ends."""

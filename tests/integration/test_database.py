@@ -1,0 +1,37 @@
+"""What a real server does to a transaction, and what we make of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from esxprov.database import Cursor, Database, DatabaseConfig
+from esxprov.errors import DependencyUnavailable
+from tests.testbed.mariadb import PASSWORD, MariaDb
+
+
+@pytest.fixture
+def database(mariadb: MariaDb) -> Iterator[Database]:
+    config = DatabaseConfig(unix_socket=str(mariadb.socket), user="esxprov", password=PASSWORD, name="vcl")
+    opened = Database(config)
+    opened.run(lambda cursor: cursor.execute("CREATE OR REPLACE TABLE esxprov_test (id INT PRIMARY KEY, value INT)"))
+    opened.run(lambda cursor: cursor.execute("INSERT INTO esxprov_test VALUES (1, 0)"))
+    yield opened
+    opened.run(lambda cursor: cursor.execute("DROP TABLE esxprov_test"))
+    opened.close()
+
+
+def increment(cursor: Cursor) -> int:
+    return cursor.execute("UPDATE esxprov_test SET value = value + 1 WHERE id = 1")
+
+
+def test_a_server_that_is_read_only_for_now_is_unavailable(mariadb: MariaDb, database: Database) -> None:
+    mariadb.execute("SET GLOBAL read_only = 1")
+    try:
+        with pytest.raises(DependencyUnavailable, match="cannot do it now: .*read-only"):
+            database.run(increment)
+    finally:
+        mariadb.execute("SET GLOBAL read_only = 0")
+    assert database.run(increment) == 1
