@@ -35,3 +35,32 @@ def test_a_server_that_is_read_only_for_now_is_unavailable(mariadb: MariaDb, dat
     finally:
         mariadb.execute("SET GLOBAL read_only = 0")
     assert database.run(increment) == 1
+
+
+def test_a_transaction_of_a_paused_service_does_not_hold_up_the_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esxprov.database._SILENT_S", 1)
+    paused = Database(database.config)
+    locked, goes_on = threading.Event(), threading.Event()
+    outcome: list[Exception] = []
+
+    def sleep(cursor: Cursor) -> None:
+        increment(cursor)
+        locked.set()
+        goes_on.wait(30)
+        increment(cursor)
+
+    def late() -> None:
+        try:
+            paused.run(sleep)
+        except DependencyUnavailable as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    assert locked.wait(10)
+    assert database.run(increment) == 1
+    goes_on.set()
+    thread.join(10)
+    assert len(outcome) == 1
