@@ -146,6 +146,7 @@ class Dispatcher:
         except BrokerUnavailable as error:
             # Unacknowledged, so the broker delivers it again and it is parked then.
             log.warning("not parked: %s", error)
+            self._clock.wait(RETRY_FIRST_S)  # it comes back at once
             self._lanes.requeue(delivery)
             return
         self._lanes.ack(delivery)
