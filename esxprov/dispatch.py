@@ -344,7 +344,10 @@ class Dispatcher:
                 raise ProvisioningError("internal", f"given up after {record.takeovers} services died working on it")
             self._wait_for_turn(record, job)
             return self._attempt(record, job, handler, attempts)
-        except ProvisioningError:
+        except (OwnershipLost, HandedOver, DependencyUnavailable):
+            raise
+        except Exception:
+            # Also what nobody foresaw: it ends the command, and must not leave its VM and its claim behind.
             self._undo(record, job, handler)
             raise
 
