@@ -158,3 +158,30 @@ def test_a_handler_that_fails_in_a_way_nobody_foresaw_is_taken_back(start: Start
     service.slow(load)
     assert service.sent.reply(load)["error"]["code"] == "internal"
     assert taken_back.is_set()
+
+
+def test_a_command_that_cannot_be_taken_back_for_want_of_the_database_is_not_at_its_end(
+    start: Start, database: Database
+) -> None:
+    tries: list[str] = []
+    tried = threading.Event()
+
+    def fail(job: Job, tools: Any) -> dict[str, Any]:
+        raise ProvisioningError("ip_not_seen", "no lease")
+
+    def take_back(job: Job, tools: Any) -> None:
+        tries.append(job.event.id)
+        if len(tries) == 1:
+            tried.set()
+            raise DependencyUnavailable("the database is away")
+
+    handlers = {"load": Handler(fail, take_back)}
+    first, load = start(handlers), event("load")
+    first.slow(load)
+    assert tried.wait(SOON_S)
+    first.dispatcher.stop()
+    abandon(database, load)
+    second = start(handlers)
+    second.dispatcher.recover()
+    assert second.sent.reply(load)["error"]["code"] == "ip_not_seen"
+    assert len(tries) == 2
