@@ -25,8 +25,10 @@ Connection: TypeAlias = "pymysql.connections.Connection[DictCursor]"
 _LOST = {2002, 2003, 2006, 2013, 2055, 1927, 1053, 1152, 1158, 1159, 1160, 1161, 4031}
 """Client and server errors that mean "no connection": refused, gone away, lost in mid-query, killed, shutting down."""
 
-_REFUSED = {1021, 1030, 1044, 1114, 1142, 1143, 1203, 1226, 1290, 1836}
-"""It answers, but cannot do it: disk or table full, no privilege, too many connections, read only."""
+_REFUSED = {1021, 1030, 1040, 1044, 1047, 1114, 1142, 1143, 1203, 1226, 1290, 1317, 1792, 1836, 1969}
+"""It answers, but cannot do it: disk or table full, no privilege, too many connections, read only, out of its Galera
+cluster, a statement that was killed.
+"""
 
 _NO_TABLE = {1054, 1146}
 """Unknown column, no such table: ours were not made, or by another version."""
@@ -35,6 +37,11 @@ _AGAIN = {1213, 1205, 1020}
 """Deadlock (on Galera also a certification failure), lock wait timeout, changed since read: repeat the transaction."""
 
 _ATTEMPTS = 20
+
+_SILENT_S = 20
+"""A transaction that says nothing for so long is rolled back by MariaDB: a service that is paused in the middle of one
+would hold its locks, and up all others, for as long as it sleeps. MySQL has no such setting and skips the comment.
+"""
 
 _TRUSTED_IDLE_S = 5.0
 """A connection used this recently is used again without asking the server whether it is still there."""
@@ -84,11 +91,12 @@ class Database:
                 code = error.args[0] if error.args else 0
                 if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
                     raise self._unavailable(error) from error
-                if code in _REFUSED or code in _NO_TABLE:
+                if code in _AGAIN and attempt < _ATTEMPTS:
+                    time.sleep(min(0.002 * 2**attempt, 0.2))
+                    continue
+                if code in _REFUSED | _NO_TABLE | _AGAIN:
                     raise self._refused(error, code) from error
-                if code not in _AGAIN or attempt == _ATTEMPTS:
-                    raise
-                time.sleep(min(0.002 * 2**attempt, 0.2))
+                raise
         raise AssertionError("unreachable")
 
     @contextmanager
@@ -142,6 +150,9 @@ class Database:
                 init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
                 ssl=context,
             )
+            with connection.cursor() as cursor:
+                limit = f"/*M!100300 , SESSION idle_transaction_timeout = {_SILENT_S} */"
+                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {2 * _SILENT_S} {limit}")
         except (pymysql.err.Error, OSError) as error:
             raise self._unavailable(error) from error
         return connection

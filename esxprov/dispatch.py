@@ -357,7 +357,10 @@ class Dispatcher:
                 raise ProvisioningError("internal", f"given up after {record.takeovers} services died working on it")
             self._wait_for_turn(record, job)
             return self._attempt(record, job, handler, attempts)
-        except ProvisioningError:
+        except (OwnershipLost, HandedOver, DependencyUnavailable):
+            raise
+        except Exception:
+            # Also what nobody foresaw: it ends the command, and must not leave its VM and its claim behind.
             self._undo(record, job, handler)
             raise
 
@@ -384,13 +387,14 @@ class Dispatcher:
         handler.
 
         Raises OwnershipLost: a service that was overtaken fails in every way, and must not remove its successor's VM.
+        Raises DependencyUnavailable: then it is not taken back, and the command not at its end.
         """
         if handler.undo is None:
             return
         self._journal.step(record, "undo", job.steps)
         try:
             handler.undo(job, self._tools)
-        except (ProvisioningError, DependencyUnavailable) as error:
+        except ProvisioningError as error:
             log.warning("cleaning up after %s: %s", job.event.call, error)
 
     def _wait_for_turn(self, record: Record, job: Job) -> None:

@@ -30,24 +30,28 @@ class Outbox:
         self._journal = journal
         self._now = now
 
-    def send(self, record: Record) -> None:
-        """Publish a command's stored outcome. Without a broker it stays in the journal as unsent."""
+    def send(self, record: Record) -> bool:
+        """Publish a command's stored outcome. Without a broker it stays in the journal as unsent, and False is
+        returned.
+        """
         if record.reply_to is None or record.reply is None:
-            return
+            return True
         try:
             described = properties(decode(record.reply))
             outcome = self._broker.publish(REPLIES, record.reply_to, record.reply, described)
         except BrokerUnavailable as error:
             log.warning("the reply stays in the journal until the broker is back: %s", error)
-            return
+            return False
         if not outcome.confirmed:
             log.warning("nobody waits for the reply in %s any more: %s", record.reply_to, outcome.reason)
         self._journal.replied(record, delivered=outcome.confirmed)
+        return True
 
     def flush(self) -> None:
-        """Publish all replies that were stored while they could not be sent."""
+        """Publish all replies that were stored while they could not be sent, as long as the broker takes them."""
         for record in self._journal.unsent():
-            self.send(record)
+            if not self.send(record):
+                return
 
     def answer(self, reply: Event, reply_to: str | None) -> None:
         """Publish the answer to a query; lost if it cannot be sent, since the caller asks again."""
@@ -76,7 +80,9 @@ class Outbox:
         body, described = parked(delivery, reason)
         outcome = self._broker.publish(REPLIES, DEAD, body, described)
         if not outcome.confirmed:
-            raise BrokerUnavailable(f"the queue {DEAD} does not take it: {outcome.reason}")
+            raise BrokerUnavailable(
+                f"the queue {DEAD} does not take it ({outcome.reason}): restart the service, which makes that queue"
+            )
 
 
 class Lanes:

@@ -47,7 +47,9 @@ class Hypervisor(Protocol):
         """All hosts of the endpoint with live figures."""
 
     def vms(self) -> list[Vm]:
-        """All VMs of the endpoint, without their devices."""
+        """All VMs of the endpoint, without their devices. Of one whose datastore is away little is known: its
+        `vmx_path` is empty.
+        """
 
     def find_vm(self, vmx_path: str) -> Vm | None:
         """The VM registered with this VMX."""

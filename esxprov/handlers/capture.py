@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from esxprov import annotation
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
 from esxprov.handlers.image import directory_size_mb
 from esxprov.job import Job
-from esxprov.model import PowerState
+from esxprov.model import DiskInfo, PowerState
 from esxprov.ports import Hypervisor, Tools
 
 MANIFEST = "esxprov.json"
@@ -25,7 +26,7 @@ def capture(job: Job, tools: Tools) -> dict[str, Any]:
     Raises `image_exists` for a name that is taken, `vm_not_found`, `vsphere_fault` for a VM with several disks.
     """
     request = job.request
-    image = request.image.name
+    image, state = request.image.name, request.reservation.state
     site = vm.Site.of(request, tools)
     target = site.layout.image_directory(image)
     found = vm.find(tools, site, request.computer)
@@ -35,7 +36,7 @@ def capture(job: Job, tools: Tools) -> dict[str, Any]:
             found = vm.the_vm(tools, site, request.computer)
         _copy(job, site, found)
     result = {"image_path": site.layout.image_disk(image), "size_mb": directory_size_mb(hypervisor, target) or 1}
-    if request.reservation.state == "image":
+    if state == "image":
         with job.step("destroy", f"removing {request.computer.name}"):
             vm.destroy(tools, site, request.computer)
     return result
@@ -58,6 +59,7 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
                 f"the disk {disks[0]} of {found.vm.name} is not there any more: nothing is left to capture, reload the "
                 "computer",
             )
+        adapter = _adapter(site, found, source)
         if hypervisor.list_directory(site.layout.image_directory(image)) is not None:
             raise ProvisioningError(
                 "image_exists", f"{site.layout.image_directory(image)} exists already and is not overwritten"
@@ -68,7 +70,7 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
     with job.step("copy_disk", f"copying {source.path} to {unfinished}", "info") as step:
         hypervisor.delete(unfinished)
         hypervisor.make_directory(unfinished)
-        hypervisor.copy_disk(source.path, f"{unfinished}/{image}.vmdk", adapter=source.adapter, progress=step.progress)
+        hypervisor.copy_disk(source.path, f"{unfinished}/{image}.vmdk", adapter=adapter, progress=step.progress)
     with job.step("verify", f"checking the copy of {found.vm.name}"):
         copy = hypervisor.disk(f"{unfinished}/{image}.vmdk")
         if copy is None or copy.parent is not None or copy.capacity_mb != source.capacity_mb:
@@ -87,6 +89,15 @@ def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
         hypervisor.write_file(f"{unfinished}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
     with job.step("move", f"moving {image} into the library"):
         hypervisor.move_directory(unfinished, site.layout.image_directory(image))
+
+
+def _adapter(site: vm.Site, found: vm.Found, source: DiskInfo) -> str:
+    """What the disk hangs on. On ESXi the descriptor of a redo disk does not say it, that of the image below does."""
+    owner = annotation.read(found.vm.annotation)
+    if source.parent is None or owner is None:
+        return source.adapter
+    golden = found.hypervisor.disk(site.layout.image_disk(owner.image))
+    return golden.adapter if golden else source.adapter
 
 
 def _is_ours(hypervisor: Hypervisor, directory: str, event_id: str) -> bool:

@@ -53,10 +53,18 @@ def undo(job: Job, tools: Tools) -> None:
     """Leave nothing of a failed load: VM, directory, claim; nor an earlier VM, which VCL has given up for this load:
     it would run unknown, and hold the room that the next load may want.
 
-    A load that never had its turn changes nothing: another event works on this computer.
+    A load that never had its turn changes nothing: another event works on this computer. What cannot be removed now is
+    recorded as to be destroyed.
     """
-    if "begun" in job.steps:
-        vm.destroy(tools, vm.Site.of(job.request, tools), job.request.computer)
+    if "begun" not in job.steps:
+        return
+    computer = job.request.computer
+    try:
+        vm.destroy(tools, vm.Site.of(job.request, tools), computer)
+    except ProvisioningError:
+        for claim in tools.claims.of_computer(computer.id):
+            tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
+        raise
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
@@ -82,7 +90,6 @@ def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
 def _leave_host(job: Job, tools: Tools, site: vm.Site, placed: Placed, error: ProvisioningError) -> None:
     """The host refused what it had room for: remember that, take the VM back, and let placement choose another."""
     log.warning("%s does not take %s: %s", placed.host_name, job.request.computer.name, error)
-    job.notify("place", f"{placed.host_name} refused the VM ({error}), trying another host", "info", None)
     hypervisor = tools.hypervisors.endpoint(placed.host.endpoint)
     try:
         registered = hypervisor.find_vm(site.layout.vmx(job.request.computer.name))
@@ -93,9 +100,12 @@ def _leave_host(job: Job, tools: Tools, site: vm.Site, placed: Placed, error: Pr
         # Its VM may come back to life with the host, so the directory cannot be used for another one.
         log.warning("%s does not answer any more: %s", placed.host_name, gone)
         raise error from gone
-    tools.claims.release(placed.claim_id)
     job.forget(*_OF_ONE_HOST)
     job.steps.setdefault("excluded", {})[str(placed.host)] = error.message
+    # Entering the step writes down that the place is left, before its claim is given back: a service that dies in
+    # between leaves a claim too many, which the next one gets again, and never a place without a claim.
+    with job.step("leave_host", f"{placed.host_name} refused the VM ({error}), trying another host", "info"):
+        tools.claims.release(placed.claim_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +191,24 @@ class _Deployment:
             nics=_nics(request.profile, (request.computer.private_mac, request.computer.public_mac)),
             annotation=str(owner),
         )
-        with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig"):
-            self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
-            self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
+        with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig") as step:
+            # Never again once it is registered: by then the file is the hypervisor's, and may name a redo disk instead
+            # of the image's.
+            if step.result is None:
+                self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
+                self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
+                step.keep(written=True)
 
     def _register(self) -> Vm:
         computer = self.job.request.computer.name
         path = self.site.layout.vmx(computer)
+        own = f"{self.site.layout.vm_directory(computer)}/"
         with self.job.step("register", f"registering {computer} on {self.placed.host_name}"):
             machine = self.hypervisor.register(path, computer, self.placed.host.moid)
-            if self.site.pool.disk is DiskMode.LINKED and self.golden.path in self.hypervisor.disks(machine):
+            # Asked so, and not for the image's path, which the hypervisor may call by another of its names.
+            if self.site.pool.disk is DiskMode.LINKED and not all(
+                disk.startswith(own) for disk in self.hypervisor.disks(machine)
+            ):
                 self.hypervisor.snapshot_before_first_power_on(machine)
         return machine
 

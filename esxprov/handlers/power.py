@@ -62,6 +62,8 @@ def _boot(job: Job, tools: Tools, found: vm.Found, *, reset: bool) -> dict[str, 
             wait_s = min(BOOT_S, job.remaining_s() - ADDRESS_SPARE_S)
             lease = tools.leases.wait(nics[0].mac, mark, wait_s, job.interrupted)
     except ProvisioningError as error:
+        # Whoever interrupted the wait has the better reason: the end of the service is no cancel.
+        job.check()
         if error.code != "ip_not_seen":
             raise
         # A guest with a static or a cached address says nothing to dhcpd; its VM is on, which is what was asked.

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import logging
 
-from esxprov import annotation
 from esxprov.errors import ProvisioningError
-from esxprov.model import Claim, ClaimState, Pool
+from esxprov.handlers import vm
+from esxprov.model import ClaimState, Pool
 from esxprov.ports import Tools
 
 log = logging.getLogger(__name__)
 
 
 def sweep(tools: Tools, pool: Pool) -> int:
-    """Try again to remove what is to be destroyed in a pool; returns how many VMs or claims are gone now."""
+    """Try again to remove what is to be destroyed in a pool; returns how many VMs or claims are gone now.
+
+    An endpoint that does not answer is asked once, not once for each claim: every time may take its whole timeout.
+    """
     done = 0
+    silent: set[str] = set()
     for claim in tools.claims.of_pool(pool.name):
-        if claim.state is ClaimState.TO_BE_DESTROYED and claim.host.endpoint in pool.endpoints:
+        endpoint = claim.host.endpoint
+        if claim.state is ClaimState.TO_BE_DESTROYED and endpoint in pool.endpoints and endpoint not in silent:
             try:
-                _destroy(tools, claim)
+                vm.remove_claimed(tools, claim)
             except ProvisioningError as error:
-                log.debug("%s stays to be destroyed: %s", claim.host, error)
+                is_silent = error.code in vm.CANNOT_BE_ASKED
+                log.log(
+                    logging.DEBUG if is_silent else logging.WARNING,
+                    "the VM of computer %d on %s stays to be destroyed: %s",
+                    claim.computer_id,
+                    claim.host,
+                    error,
+                )
+                if is_silent:
+                    silent.add(endpoint)
                 continue
+            tools.claims.release(claim.id)
+            log.info("%s answers again: computer %d is removed from it", claim.host, claim.computer_id)
             done += 1
     return done
-
-
-def _destroy(tools: Tools, claim: Claim) -> None:
-    """The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile."""
-    hypervisor = tools.hypervisors.endpoint(claim.host.endpoint)
-    for vm in hypervisor.vms():
-        owner = annotation.read(vm.annotation)
-        if owner is not None and owner.claim_id == claim.id:
-            hypervisor.power_off(vm)
-            hypervisor.unregister(vm)
-            hypervisor.delete(vm.vmx_path.rpartition("/")[0])
-    tools.claims.release(claim.id)
-    log.info("%s answers again: computer %d is removed from it", claim.host, claim.computer_id)

@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from esxprov import annotation
 from esxprov import layout as layouts
 from esxprov.errors import ProvisioningError
 from esxprov.layout import Layout
-from esxprov.model import ClaimState, Computer, Pool, Vm
+from esxprov.model import Claim, ClaimState, Computer, Pool, Vm
 from esxprov.ports import Hypervisor, Tools
 from esxprov.request import Request
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+CANNOT_BE_ASKED = ("host_unavailable", "vsphere_auth")
+"""The errors of an endpoint of which nobody knows what runs on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def the_vm(tools: Tools, site: Site, computer: Computer) -> Found:
 def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = None) -> list[str]:
     """Remove the computer's VMs, its directory and its claims; returns the endpoints that could not be asked.
 
+    VMs of other pools too: VCL may have given the computer to another VM host since it was loaded.
     A claim on an endpoint that cannot be asked is kept and marked `to_be_destroyed`: the VM may still run there, so its
     RAM is not free and its directory must stay. `keep` is the claim of a load that wants the directory empty, but not
     its own capacity back.
@@ -88,9 +93,17 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
                 hypervisor.power_off(vm)
                 hypervisor.unregister(vm)
         except ProvisioningError as error:
-            if error.code not in ("host_unavailable", "vsphere_auth"):
+            if error.code not in CANNOT_BE_ASKED:
                 raise
             silent[hypervisor.name] = error
+    for claim in tools.claims.of_computer(computer.id):
+        if claim.host.endpoint not in site.pool.endpoints and claim.id != keep and _is_configured(tools, claim):
+            try:
+                remove_claimed(tools, claim)
+            except ProvisioningError as error:
+                if error.code not in CANNOT_BE_ASKED:
+                    raise
+                silent[claim.host.endpoint] = error
     stuck = [c for c in tools.claims.of_computer(computer.id) if c.id != keep and c.host.endpoint in silent]
     for claim in stuck:
         tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
@@ -102,6 +115,42 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
         if claim.id != keep:
             tools.claims.release(claim.id)
     return []
+
+
+def remove_claimed(tools: Tools, claim: Claim) -> None:
+    """Remove the VM that holds a claim, and its directory; the claim itself stays.
+
+    The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile. Raises
+    `vsphere_fault` if it may be one of those that cannot be read, as after a boot whose datastores are not back yet.
+    """
+    hypervisor = tools.hypervisors.endpoint(claim.host.endpoint)
+    machines = hypervisor.vms()
+    theirs = [vm for vm in machines if _claim_of(vm) == claim.id]
+    if not theirs and any(not vm.vmx_path and vm.host_moid == claim.host.moid for vm in machines):
+        raise ProvisioningError(
+            "vsphere_fault",
+            f"{claim.host} has a VM whose configuration cannot be read: bring its datastore back, or unregister it",
+        )
+    for vm in theirs:
+        hypervisor.power_off(vm)
+        hypervisor.unregister(vm)
+        # Without the claim somebody else has removed this VM, and the directory may be the next one's.
+        if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
+            hypervisor.delete(vm.vmx_path.rpartition("/")[0])
+
+
+def _is_configured(tools: Tools, claim: Claim) -> bool:
+    try:
+        tools.hypervisors.endpoint(claim.host.endpoint)
+    except ProvisioningError as error:
+        log.warning("the claim of computer %d on it is given up: %s", claim.computer_id, error)
+        return False
+    return True
+
+
+def _claim_of(vm: Vm) -> str | None:
+    owner = annotation.read(vm.annotation)
+    return owner.claim_id if owner else None
 
 
 def _delete_directory(tools: Tools, site: Site, computer: Computer, silent: dict[str, ProvisioningError]) -> None:

@@ -168,12 +168,11 @@ class Survey:
 
 
 def vms(session: Session) -> list[Vm]:
-    """All VMs of all hosts. Those whose configuration cannot be read (their datastore is away) are left out."""
+    """All VMs of all hosts. Those whose configuration cannot be read (their datastore is away) have no vmx_path."""
     walk = _to_hosts(traverse(vim.HostSystem, "vm"))
     wanted = {vim.VirtualMachine: _VM, vim.Folder: ("name",)}
     found = properties.retrieve(session, properties.spec(wanted, [session.content.rootFolder], *walk))
-    readable = [each for each in found if each.get("config.files.vmPathName") and each.get("runtime.powerState")]
-    return [_vm(session, each) for each in readable]
+    return [_vm(session, each) for each in found if each.get("runtime.powerState")]
 
 
 def vm(session: Session, ref: Any) -> Vm:

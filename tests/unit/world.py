@@ -226,7 +226,8 @@ class FakeHypervisor:
         self._answer()
         golden = self.world.disks[self.world.vm_disks[vm.moid][0]]
         path = f"{vm.vmx_path.rpartition('/')[0]}/{golden.path.rpartition('/')[2][:-5]}-000001.vmdk"
-        self.world.disks[path] = replace(golden, path=path, parent=golden.path)
+        # ESXi does not write an adapter into a redo disk's descriptor, and it reads as this.
+        self.world.disks[path] = replace(golden, path=path, parent=golden.path, adapter="lsilogic")
         self.world.vm_disks[vm.moid] = [path]
 
     @port
@@ -330,6 +331,8 @@ class FakeHypervisors:
     endpoints: dict[str, FakeHypervisor]
 
     def endpoint(self, name: str) -> FakeHypervisor:
+        if name not in self.endpoints:
+            raise ProvisioningError("host_unavailable", f"the endpoint {name} is not configured any more")
         return self.endpoints[name]
 
 

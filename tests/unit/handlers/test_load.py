@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from esxprov import annotation
 from esxprov.errors import Cancelled, ProvisioningError
 from esxprov.handlers import load
+from esxprov.handlers.sweep import sweep
 from esxprov.job import cancelled
 from esxprov.model import ClaimState, DiskMode, PowerState
-from tests.unit.world import IMAGE, POOL, Site
+from tests.unit.world import IMAGE, POOL, FakePools, Site
 
 DIRECTORY = "[nfs1] inuse/vclv1-27"
 DISK = f"{DIRECTORY}/{IMAGE}.vmdk"
@@ -114,6 +116,33 @@ def test_a_linked_vm_writes_to_a_redo_disk_of_its_own_and_never_to_the_image() -
     assert site.world.disks[disk].parent == f"[nfs1] golden/{IMAGE}/{IMAGE}.vmdk"
 
 
+def test_a_linked_vm_has_a_redo_disk_also_where_the_image_goes_by_another_name() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    alias = f"[nfs1 (1)] golden/{IMAGE}/{IMAGE}.vmdk"
+    site.world.golden(IMAGE, datastore="nfs1 (1)")
+
+    def rename(method: str) -> None:
+        if method == "disks":
+            site.world.vm_disks = {moid: [alias] for moid in site.world.vm_disks}
+
+    site.world.on_call = rename
+    site.run(site.event("load"))
+    ((disk,),) = site.world.vm_disks.values()
+    assert disk.startswith(DIRECTORY)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_the_vmx_of_a_registered_vm_is_not_written_again_or_a_linked_vm_would_lose_its_redo_disk(
+    number: int, when: str
+) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.world.die_at = (number, when)
+    site.run_until_done(site.event("load"))
+    done = [line.partition("(")[0] for line in site.world.log]
+    assert "write_file" not in done[done.index("register") :]
+
+
 def test_a_host_that_refuses_the_vm_is_left_for_another_one() -> None:
     event = Site().event("load")
     favourite = Site().run(event)["host"]
@@ -123,6 +152,28 @@ def test_a_host_that_refuses_the_vm_is_left_for_another_one() -> None:
     assert result["host"] != favourite
     assert only_vm(site)[0] == result["host"]
     assert len(site.claims.held) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, 2 * CALLS_OF_ONE_LOAD))
+def test_killed_at_any_call_while_it_leaves_a_host_the_load_holds_a_claim_where_its_vm_is(
+    number: int, when: str
+) -> None:
+    event = Site().event("load")
+    favourite = Site().run(event)["host"]
+    site = Site()
+    site.world.refuses = refusing(favourite)
+
+    def relents(method: str) -> None:
+        if method == "unregister":
+            site.world.refuses = {}
+
+    site.world.on_call = relents
+    site.world.die_at = (number, when)
+    result = site.run_until_done(event)
+    endpoint, claim_id = only_vm(site)
+    assert [(claim.id, claim.host.endpoint) for claim in site.claims.held] == [(claim_id, endpoint)]
+    assert result["host"] == endpoint
 
 
 def test_after_three_hosts_that_refused_it_the_load_fails_with_the_last_reason() -> None:
@@ -197,6 +248,21 @@ def test_a_guest_that_never_gets_an_address_is_an_error_and_its_vm_is_removed() 
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
 
 
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_clean_up_that_fails_at_any_call_leaves_nothing_that_the_sweep_does_not_find(number: int) -> None:
+    site = Site()
+    site.world.silent_guests = True
+    job = site.job(site.event("load"))
+    with pytest.raises(ProvisioningError):
+        load.load(job, site.tools)
+    site.world.fail_at = site.world.calls_made + number
+    with suppress(ProvisioningError):
+        load.undo(job, site.tools)
+    site.world.fail_at = None
+    sweep(site.tools, POOL)
+    assert (site.world.vms, site.claims.held) == ([], [])
+
+
 def test_a_cancel_in_the_middle_of_the_copy_leaves_nothing() -> None:
     site = Site()
     before = site.world.paths()
@@ -206,6 +272,37 @@ def test_a_cancel_in_the_middle_of_the_copy_leaves_nothing() -> None:
         load.load(job, site.tools)
     load.undo(job, site.tools)
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
+
+
+def moved_to_another_pool() -> Site:
+    """A computer was loaded on esx1, and then given to a VM host of a pool that has only esx2."""
+    site = Site()
+    site.tools = replace(site.tools, pools=FakePools(replace(POOL, endpoints=("esx1",))))
+    site.run(site.event("load"))
+    site.tools = replace(site.tools, pools=FakePools(replace(POOL, name="other", endpoints=("esx2",))))
+    return site
+
+
+def test_an_earlier_vm_in_another_pool_is_removed_first() -> None:
+    site = moved_to_another_pool()
+    site.run(site.event("load"))
+    assert only_vm(site)[0] == "esx2"
+    assert [claim.host.endpoint for claim in site.claims.held] == ["esx2"]
+
+
+def test_an_earlier_vm_on_a_silent_host_of_another_pool_is_not_doubled() -> None:
+    site = moved_to_another_pool()
+    site.world.down = {"esx1"}
+    with pytest.raises(ProvisioningError, match="may still run on esx1"):
+        site.run(site.event("load"))
+    assert ("esx1", ClaimState.TO_BE_DESTROYED) in [(claim.host.endpoint, claim.state) for claim in site.claims.held]
+
+
+def test_a_claim_on_a_host_that_was_taken_out_of_the_configuration_holds_nobody_up() -> None:
+    site = moved_to_another_pool()
+    del site.hypervisors["esx1"]
+    site.run(site.event("load"))
+    assert [claim.host.endpoint for claim in site.claims.held] == ["esx2"]
 
 
 @pytest.mark.parametrize("changes", [{"image": {"name": "no-such-image"}}, {"image": {"min_ram_mb": 20000}}])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from esxprov.errors import ProvisioningError
-from esxprov.handlers import capture
+from esxprov.errors import Cancelled, HandedOver, ProvisioningError
+from esxprov.handlers import CALLS, capture
 from esxprov.handlers.place import capacity
 from esxprov.handlers.sweep import sweep
 from esxprov.model import ClaimState, DiskMode, PowerState
@@ -69,6 +69,55 @@ def test_a_vm_that_could_not_be_removed_is_removed_when_its_host_is_back() -> No
     assert (site.world.vms, site.claims.held, site.world.paths()) == ([], [], before)
 
 
+def test_the_sweep_does_not_delete_what_a_load_has_built_meanwhile() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    site.world.down = set()
+
+    def load_first(method: str) -> None:
+        if method == "unregister":
+            site.world.on_call = lambda method: None
+            site.run(site.event("load"))
+
+    site.world.on_call = load_first
+    sweep(site.tools, POOL)
+    assert f"[nfs1] inuse/vclv1-27/{IMAGE}.vmdk" in site.world.disks
+    assert len(site.world.vms) == len(site.claims.held) == 1
+
+
+def test_the_sweep_asks_a_silent_endpoint_once_however_much_is_to_be_destroyed_on_it() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    for number in (1, 2, 3):
+        computer = {"id": number, "name": f"vm{number}"}
+        site.run(site.event("load", computer=computer))
+        site.world.down = {"esx1"}
+        site.run(site.event("unload", computer=computer))
+        site.world.down = set()
+    site.world.down = {"esx1"}
+    site.world.log.clear()
+    assert sweep(site.tools, site.pool) == 0
+    assert site.world.log == ["vms()"]
+    site.world.down = set()
+    assert sweep(site.tools, site.pool) == 3
+
+
+def test_a_claim_is_not_given_up_while_its_vm_may_be_one_that_cannot_be_read() -> None:
+    site = loaded()
+    (claim,) = site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    site.world.down = set()
+    readable = site.world.vms
+    site.world.vms = [replace(vm, vmx_path="", annotation="", ram_mb=0) for vm in readable]
+    assert sweep(site.tools, POOL) == 0
+    assert len(site.claims.held) == 1
+    site.world.vms = readable
+    assert sweep(site.tools, POOL) == 1
+    assert (site.world.vms, site.claims.held) == ([], [])
+
+
 def test_the_sweep_leaves_running_vms_alone() -> None:
     site = loaded()
     assert sweep(site.tools, POOL) == 0
@@ -107,6 +156,15 @@ def test_a_linked_vm_is_captured_as_a_whole_disk() -> None:
     assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].parent is None
 
 
+def test_a_linked_vm_is_captured_with_the_adapter_of_its_image() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    path = f"{GOLDEN}/{IMAGE}/{IMAGE}.vmdk"
+    site.world.disks[path] = replace(site.world.disks[path], adapter="buslogic")
+    site.run(site.event("load"))
+    site.run(site.event("capture"))
+    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].adapter == "buslogic"
+
+
 def test_an_image_that_exists_is_never_overwritten() -> None:
     site = loaded()
     site.world.golden(NEW)
@@ -114,6 +172,14 @@ def test_an_image_that_exists_is_never_overwritten() -> None:
     with pytest.raises(ProvisioningError, match="exists already and is not overwritten") as caught:
         site.run(site.event("capture"))
     assert caught.value.code == "image_exists"
+    assert site.world.paths() == before
+
+
+def test_a_capture_that_does_not_say_for_which_reservation_changes_nothing() -> None:
+    site = loaded()
+    before = site.world.paths()
+    with pytest.raises(ProvisioningError, match="has no 'reservation' section"):
+        site.run(site.event("capture", reservation=None))
     assert site.world.paths() == before
 
 
@@ -190,6 +256,22 @@ def test_power_on_of_a_guest_that_says_nothing_to_dhcpd_is_a_success_all_the_sam
     site.run(site.event("power_off"))
     site.world.silent_guests = True
     assert site.run(site.event("power_on")) == {"state": "on"}
+
+
+@pytest.mark.parametrize("call", ["power_on", "power_reset"])
+def test_a_service_that_ends_while_it_waits_for_an_address_leaves_the_call_to_the_next_one(call: str) -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    job = site.job(site.event(call))
+
+    def end(method: str) -> None:
+        if method == "wait":
+            job.interrupt(HandedOver())
+            raise Cancelled("what the lease watcher says of any interrupted wait")
+
+    site.world.on_call = end
+    with pytest.raises(HandedOver):
+        CALLS[call].run(job, site.tools)
 
 
 @pytest.mark.parametrize("call", ["power_status", "power_on", "power_off", "power_reset"])

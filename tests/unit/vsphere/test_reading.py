@@ -10,7 +10,7 @@ import pytest
 from esxprov import ports
 from esxprov.errors import ProvisioningError
 from esxprov.model import EndpointConfig
-from esxprov.vsphere import Endpoint, VSphere, properties
+from esxprov.vsphere import Endpoint, VSphere, inventory, properties
 from esxprov.vsphere.api import vim
 from esxprov.vsphere.inventory import Place, plain
 from esxprov.vsphere.places import Places
@@ -55,6 +55,14 @@ def names(session: Session) -> list[str]:
 
 def test_all_pages_of_an_answer_are_read() -> None:
     assert names(Connected(page("a", "b", token="1"), page("c", token="2"), page("d"))) == ["a", "b", "c", "d"]
+
+
+def test_a_vm_whose_datastore_is_away_is_listed_all_the_same() -> None:
+    said = [SimpleNamespace(name="name", val="lost"), SimpleNamespace(name="runtime.powerState", val="poweredOff")]
+    lost = SimpleNamespace(obj=vim.VirtualMachine("7"), propSet=said, missingSet=[])
+    session = Connected(SimpleNamespace(objects=[lost], token=None))
+    session.content.rootFolder = vim.Folder("ha-folder-root")
+    assert [(vm.moid, vm.vmx_path) for vm in inventory.vms(session)] == [("7", "")]
 
 
 def test_an_empty_answer_is_an_expired_session() -> None:
