@@ -111,7 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="up|down")
     for verb, work in (("up", up), ("keep", keep), ("down", down)):
-        options = verbs.add_parser(verb, description=work.__doc__, **({} if verb == "keep" else {"help": work.__doc__}))
+        about: dict[str, Any] = {"description": work.__doc__} | ({} if verb == "keep" else {"help": work.__doc__})
+        options = verbs.add_parser(verb, **about)
         options.set_defaults(work=work)
         options.add_argument("--dir", type=Path, required=True, metavar="D", help="the bed's directory")
         if verb != "down":
