@@ -84,11 +84,11 @@ class Claims:
 
     def of_computer(self, computer_id: int) -> list[Claim]:
         """All claims of a computer, oldest first."""
-        return self._database.run(lambda cursor: _select(cursor, "computer_id = %s", computer_id))
+        return self._database.single(lambda cursor: _select(cursor, "computer_id = %s", computer_id))
 
     def of_pool(self, pool: str) -> list[Claim]:
         """All claims of a pool, oldest first."""
-        return self._database.run(lambda cursor: _select(cursor, "pool = %s", pool))
+        return self._database.single(lambda cursor: _select(cursor, "pool = %s", pool))
 
 
 def _lock(cursor: Cursor, pool: str) -> int:
