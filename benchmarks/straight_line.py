@@ -29,6 +29,8 @@ _Collector = vmodl.query.PropertyCollector
 _VERSION = "vim.version.version11"
 _GOLDEN = f"[{DATASTORE}] golden/{IMAGE.name}/{IMAGE.name}.vmdk"
 _LEASE_S = 30.0
+_PATIENCE = _Collector.WaitOptions(maxWaitSeconds=3)
+"""Updates get lost, in the simulator as in vCenter: then the task is looked at again."""
 _VM = (
     "name",
     "runtime.host",
@@ -82,14 +84,12 @@ class Session:
 
     def wait(self, task: Any) -> Any:
         """A task's result; its fault is raised."""
-        watched = None
-        while True:
-            info = self.read(_TASK, task)[task]
-            if info["info.state"] in ("success", "error"):
-                break
+        watched, version = None, ""
+        while (info := self.read(_TASK, task)[task])["info.state"] not in ("success", "error"):
             if watched is None:
-                watched, version = self.content.propertyCollector.CreateFilter(_spec(_TASK, task), False), ""
-            version = self.content.propertyCollector.WaitForUpdatesEx(version, None).version
+                watched = self.content.propertyCollector.CreateFilter(_spec(_TASK, task), False)
+            updates = self.content.propertyCollector.WaitForUpdatesEx(version, _PATIENCE)
+            version = updates.version if updates is not None else version
         if watched is not None:
             watched.DestroyPropertyFilter()
         if info["info.state"] == "error":
