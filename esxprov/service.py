@@ -125,6 +125,7 @@ class _Service:
         self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._house.soon("send replies"))
         lanes = Lanes(self._broker, self._node)
         self._outbox = Outbox(self._broker, self._journal, self._clock.now)
+        about_us = {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()}
         self._dispatcher = Dispatcher(
             journal=self._journal,
             handlers=CALLS,
@@ -133,7 +134,7 @@ class _Service:
             lanes=lanes,
             clock=self._clock,
             limits=Limits(config.service.workers_slow, config.service.workers_fast, config.publishers),
-            about_us=lambda: {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()},
+            about_us=about_us,
         )
 
     def run(self) -> None:
