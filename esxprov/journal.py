@@ -63,9 +63,15 @@ class Journal:
 
     def accept(self, event: Event, reply_to: str | None) -> tuple[Acceptance, Record]:
         """Insert the event, or find out why it is here already. After this returns the delivery may be acknowledged."""
-        return self._database.run(lambda cursor: self._accept(cursor, event, reply_to))
+        seq = self._database.single(lambda cursor: self._insert(cursor, event, reply_to))
+        if seq is None:
+            return self._database.run(lambda cursor: self._accept_known(cursor, event, reply_to))
+        # If we die before this, the older event is not hurried: the new one waits for its end, the order is the same.
+        self._supersede(event, seq)
+        return Acceptance.OWNED, Record(seq, event, 1, reply_to, {})
 
-    def _accept(self, cursor: Cursor, event: Event, reply_to: str | None) -> tuple[Acceptance, Record]:
+    def _insert(self, cursor: Cursor, event: Event, reply_to: str | None) -> int | None:
+        """The new row's seq, None if there is one with this id."""
         inserted = cursor.execute(
             "INSERT IGNORE INTO esxprov_event (id, call_name, computer_id, reservation_id, envelope, reply_to, state, "
             f"steps, owner, owned_until, received_at) VALUES (%s,%s,%s,%s,%s,%s,'running','{{}}',%s,{_NEXT_OWNER},"
@@ -80,10 +86,9 @@ class Journal:
                 self.owner,
             ),
         )
-        if inserted:
-            seq = int(cursor.lastrowid)
-            self._supersede(cursor, event, seq)
-            return Acceptance.OWNED, Record(seq, event, 1, reply_to, {})
+        return int(cursor.lastrowid) if inserted else None
+
+    def _accept_known(self, cursor: Cursor, event: Event, reply_to: str | None) -> tuple[Acceptance, Record]:
         cursor.execute(
             "SELECT *, owned_until IS NULL OR owned_until < UTC_TIMESTAMP(6) AS abandoned FROM esxprov_event "
             "WHERE id = %s FOR UPDATE",
@@ -114,16 +119,17 @@ class Journal:
             return Acceptance.OWNED, self._take_over(cursor, row)
         return Acceptance.BUSY, _record(row)
 
-    @staticmethod
-    def _supersede(cursor: Cursor, event: Event, seq: int) -> None:
+    def _supersede(self, event: Event, seq: int) -> None:
         """A newer load or unload of a computer makes its older ones pointless: ask them to stop."""
         computer = computer_id(event)
         if computer is None or not CALLS[event.call].replaces:
             return
-        cursor.execute(
-            "UPDATE esxprov_event SET cancel_reason = %s WHERE computer_id = %s AND state = 'running' AND seq < %s "
-            f"AND cancel_reason IS NULL AND call_name IN ({_quoted(c for c in CALLS.values() if c.replaceable)})",
-            (f"superseded by the newer {event.call} {event.id}", computer, seq),
+        self._database.single(
+            lambda cursor: cursor.execute(
+                "UPDATE esxprov_event SET cancel_reason = %s WHERE computer_id = %s AND state = 'running' AND seq < %s "
+                f"AND cancel_reason IS NULL AND call_name IN ({_quoted(c for c in CALLS.values() if c.replaceable)})",
+                (f"superseded by the newer {event.call} {event.id}", computer, seq),
+            )
         )
 
     def _take_over(self, cursor: Cursor, row: dict[str, Any]) -> Record:
