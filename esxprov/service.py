@@ -35,6 +35,7 @@ from esxprov.job import Job, Unrecorded
 from esxprov.journal import RENEW_S, Journal
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
+from esxprov.looks import Looks
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
@@ -83,16 +84,19 @@ def tools(config: Config) -> Iterator[Tools]:
     database = Database(config.database)
     with LeaseWatcher(config.leases.path, config.leases.conf) as watcher:
         hypervisors = VSphere(config.endpoints)
+        looks = Looks(hypervisors)
         try:
-            yield _tools(config, database, hypervisors, watcher)
+            yield _tools(config, database, hypervisors, looks, watcher)
         finally:
+            looks.close()
             hypervisors.close()
             database.close()
 
 
-def _tools(config: Config, database: Database, hypervisors: VSphere, watcher: LeaseWatcher) -> Tools:
+def _tools(config: Config, database: Database, hypervisors: VSphere, looks: Looks, watcher: LeaseWatcher) -> Tools:
     return Tools(
         hypervisors=hypervisors,
+        looks=looks,
         pools=ConfiguredPools(config),
         claims=Claims(database),
         leases=FreshLeases(watcher),
@@ -120,7 +124,8 @@ class _Service:
         self._journal = Journal(self._database, owner)
         self._hypervisors = VSphere(config.endpoints)
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
-        self._tools = _tools(config, self._database, self._hypervisors, self._watcher)
+        self._looks = Looks(self._hypervisors)
+        self._tools = _tools(config, self._database, self._hypervisors, self._looks, self._watcher)
         self._house = Housekeeping(self._clock)
         self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._house.soon("send replies"))
         lanes = Lanes(self._broker, self._node)
@@ -182,6 +187,7 @@ class _Service:
         self._house.stop()
         self._broker.stop()
         self._watcher.stop()
+        self._looks.close()
         self._hypervisors.close()
         self._database.close()
         log.info("ended")
