@@ -95,7 +95,7 @@ class Dispatcher:
         lanes: Lanes,
         clock: Clock,
         limits: Limits,
-        about_us: Callable[[], dict[str, Any]],
+        about_us: Mapping[str, Any],
     ) -> None:
         self._journal = journal
         self._handlers = handlers
@@ -208,7 +208,7 @@ class Dispatcher:
 
     def _query(self, event: Event) -> dict[str, Any]:
         if event.call == "ping":
-            return {**self._about_us(), "slow_running": self._slow_taken, "slow_workers": self._limits.workers_slow}
+            return {**self._about_us, "slow_running": self._slow_taken, "slow_workers": self._limits.workers_slow}
         if event.call == "cancel":
             return self._cancel(event)
         job = Job(event, requests.read(event), book=Unrecorded(), notify=_silent, clock=self._clock)

@@ -25,7 +25,7 @@ class History:
             row = cursor.fetchone()
             return _plain(row) if row else None
 
-        return self._database.run(ask)
+        return self._database.single(ask)
 
     def newest(
         self,
@@ -50,13 +50,13 @@ class History:
             )
             return [_plain(row) for row in rows(cursor)]
 
-        return self._database.run(ask)
+        return self._database.single(ask)
 
     def export(self, *, since: datetime | None = None, page: int = 200) -> Iterator[dict[str, Any]]:
         """Every row, oldest first, in pages: memory does not grow with the journal."""
         last = 0
         while True:
-            found = self._database.run(partial(self._page, last=last, since=since, page=page))
+            found = self._database.single(partial(self._page, last=last, since=since, page=page))
             yield from (_plain(row) for row in found)
             if len(found) < page:
                 return

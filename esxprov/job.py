@@ -63,8 +63,7 @@ class Step:
 
     def keep(self, **result: Any) -> dict[str, Any]:
         """Remember the step's result (small, plain JSON) for a later run; returns it."""
-        self._job.steps[self._name] = result
-        return result
+        return self._job.keep(self._name, **result)
 
     def progress(self, percent: int) -> None:
         """How far the step is, in percent; raises if the job shall stop, which abandons a running vSphere task."""
@@ -109,6 +108,11 @@ class Job:
         started = self._clock.monotonic()
         yield Step(self, name, message, loadstate)
         log.info("%s: %s, done in %.3f s", name, message, self._clock.monotonic() - started)
+
+    def keep(self, name: str, **result: Any) -> dict[str, Any]:
+        """Remember a result (small, plain JSON) for a later run, stored at the next border; returns it."""
+        self.steps[name] = result
+        return result
 
     def forget(self, *names: str) -> None:
         """Take back the results of steps, because their world is gone (the VM goes to another host)."""

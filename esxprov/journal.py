@@ -245,7 +245,7 @@ class Journal:
             row = cursor.fetchone()
             return str(row["id"]) if row else None
 
-        return self._database.run(ask)
+        return self._database.single(ask)
 
     def _owned(self, statement: str, values: tuple[Any, ...]) -> None:
         def write(cursor: Cursor) -> None:
@@ -253,7 +253,7 @@ class Journal:
             if cursor.execute(statement, values) == 0:
                 raise OwnershipLost
 
-        self._database.run(write)
+        self._database.single(write)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Journal:
     def replied(self, record: Record, *, delivered: bool) -> None:
         """The reply is in its queue, or there is no such queue any more."""
         state = "sent" if delivered else "undeliverable"
-        self._database.run(
+        self._database.single(
             lambda cursor: cursor.execute(
                 "UPDATE esxprov_event SET reply_state = %s, reply_sent_at = UTC_TIMESTAMP(6) WHERE seq = %s",
                 (state, record.seq),
@@ -299,7 +299,7 @@ class Journal:
             )
             return [_record(row) for row in rows(cursor)]
 
-        return self._database.run(take)
+        return self._database.single(take)
 
     def cancel(self, event_id: str, reason: str) -> bool:
         """Ask for the end of an event; one not seen yet is remembered, so that it is cancelled on arrival.
@@ -326,11 +326,11 @@ class Journal:
 
     def ping(self) -> None:
         """Raises DependencyUnavailable while the database does not answer."""
-        self._database.run(lambda cursor: cursor.execute("SELECT 1"))
+        self._database.single(lambda cursor: cursor.execute("SELECT 1"))
 
     def forget(self, days: int, limit: int = 1000) -> int:
         """Delete up to `limit` events that ended more than `days` days ago; returns how many."""
-        return self._database.run(
+        return self._database.single(
             lambda cursor: cursor.execute(
                 "DELETE FROM esxprov_event WHERE state <> 'running' AND "
                 "COALESCE(finished_at, received_at) < UTC_TIMESTAMP() - INTERVAL %s DAY "

@@ -63,14 +63,11 @@ class Outbox:
             log.warning("the answer to %s is lost: %s", reply.call, error)
 
     def progress(self, cause: Event, reply_to: str | None, sequence: int, **note: Any) -> None:
-        """Publish a progress note ; it may get lost."""
+        """Publish a progress note; it may get lost, so the work does not wait for the broker."""
         if reply_to is None:
             return
         event = progressed(cause, now=self._now(), sequence=sequence, **note)
-        try:
-            self._broker.publish(REPLIES, reply_to, encode(event), properties(event), mandatory=False, timeout_s=1)
-        except BrokerUnavailable as error:
-            log.debug("a progress note is lost: %s", error)
+        self._broker.post(REPLIES, reply_to, encode(event), properties(event))
 
     def park(self, delivery: Delivery, reason: str) -> None:
         """Put a message that is not obeyed into the dead queue, with the reason and where it came from.

@@ -5,7 +5,7 @@ The adapters behind them are vsphere, database, leases.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -136,6 +136,26 @@ class ClaimBook(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What an endpoint said of its hosts and VMs; `problem` says why it did not."""
+
+    endpoint: str
+    hosts: tuple[Host, ...] = ()
+    vms: tuple[Vm, ...] = ()
+    problem: str | None = None
+
+
+class Looks(Protocol):
+    """Asking endpoints what they have."""
+
+    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
+        """What they have now, in the order of `endpoints`; `recent` makes do with what somebody else was told just now.
+
+        Who asks at the same time may get the same answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """A position in the stream of lease records: the count of those read so far, and the time (epoch seconds)."""
 
@@ -186,6 +206,7 @@ class Tools:
     """Everything a handler may use of the world."""
 
     hypervisors: Hypervisors
+    looks: Looks
     pools: Pools
     claims: ClaimBook
     leases: LeaseSource

@@ -34,6 +34,7 @@ from esxprov.job import Job, Unrecorded
 from esxprov.journal import RENEW_S, Journal
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
+from esxprov.looks import Looks
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
@@ -82,16 +83,19 @@ def tools(config: Config) -> Iterator[Tools]:
     database = Database(config.database)
     with LeaseWatcher(config.leases.path, config.leases.conf) as watcher:
         hypervisors = VSphere(config.endpoints)
+        looks = Looks(hypervisors)
         try:
-            yield _tools(config, database, hypervisors, watcher)
+            yield _tools(config, database, hypervisors, looks, watcher)
         finally:
+            looks.close()
             hypervisors.close()
             database.close()
 
 
-def _tools(config: Config, database: Database, hypervisors: VSphere, watcher: LeaseWatcher) -> Tools:
+def _tools(config: Config, database: Database, hypervisors: VSphere, looks: Looks, watcher: LeaseWatcher) -> Tools:
     return Tools(
         hypervisors=hypervisors,
+        looks=looks,
         pools=ConfiguredPools(config),
         claims=Claims(database),
         leases=FreshLeases(watcher),
@@ -117,13 +121,15 @@ class _Service:
         self._journal = Journal(self._database, owner.myself())
         self._hypervisors = VSphere(config.endpoints)
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
-        self._tools = _tools(config, self._database, self._hypervisors, self._watcher)
+        self._looks = Looks(self._hypervisors)
+        self._tools = _tools(config, self._database, self._hypervisors, self._looks, self._watcher)
         # Signs of life must not wait for a silent host or broker, so what talks to those has a thread of its own.
         self._house = Housekeeping(self._clock)
         self._errands = Housekeeping(self._clock, "errands")
         self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._errands.soon("send replies"))
         lanes = Lanes(self._broker, self._node)
         self._outbox = Outbox(self._broker, self._journal, self._clock.now)
+        about_us = {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()}
         self._dispatcher = Dispatcher(
             journal=self._journal,
             handlers=CALLS,
@@ -132,7 +138,7 @@ class _Service:
             lanes=lanes,
             clock=self._clock,
             limits=Limits(config.service.workers_slow, config.service.workers_fast, config.publishers),
-            about_us=lambda: {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()},
+            about_us=about_us,
         )
 
     def run(self) -> None:
@@ -183,6 +189,7 @@ class _Service:
         self._errands.stop()
         self._broker.stop()
         self._watcher.stop()
+        self._looks.close()
         self._hypervisors.close()
         self._database.close()
         log.info("ended")

@@ -163,6 +163,17 @@ class BrokerThread:
             publication.outcome.cancel()
             raise BrokerUnavailable(self._silence(key, timeout_s)) from None
 
+    def post(self, exchange: str, key: str, body: bytes, properties: Properties) -> None:
+        """Publish, in order with the rest, what may get lost: it waits for nothing.
+
+        Not sent at all without a connection, while the broker takes no messages, or with too many under way.
+        """
+        if self._ended or not self._up or self._publisher.blocked or not self._room.acquire(blocking=False):
+            return
+        publication = Publication(exchange, key, body, properties, mandatory=False)
+        publication.outcome.add_done_callback(lambda _: self._room.release())
+        self._call(partial(self._publish, publication))
+
     def browse(
         self,
         queue: str,

@@ -216,12 +216,9 @@ class _Deployment:
         """The mark is written down before the VM is switched on, so that a lease seen meanwhile still counts as
         fresh.
         """
-        with self.job.step("arm", "watching for the lease") as step:
-            if step.result is None:
-                mark = self.tools.leases.mark()
-                step.keep(at=mark.at)
-            else:
-                mark = self.tools.leases.mark_of(step.result["at"])
+        armed = self.job.steps.get("arm")
+        mark = self.tools.leases.mark() if armed is None else self.tools.leases.mark_of(armed["at"])
+        self.job.keep("arm", at=mark.at)
         with self.job.step("power_on", f"switching {machine.name} on", "startvm"):
             self.hypervisor.power_on(machine)
         return mark

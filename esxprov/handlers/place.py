@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ from esxprov.placement.choose import Decision, Room, choose, record
 from esxprov.placement.filters import PlacementRequest, refusal
 from esxprov.placement.snapshot import Snapshot, build
 from esxprov.ports import Tools
-
-log = logging.getLogger(__name__)
 
 LINKED_DISK_SHARE = 4
 """A redo disk is taken for a quarter of its image: what a guest writes in a session, on the safe side."""
@@ -53,23 +50,14 @@ class Survey:
         return next((host.name for host in self.hosts if host.key == key), str(key))
 
 
-def survey(tools: Tools, pool: Pool) -> Survey:
+def survey(tools: Tools, pool: Pool, *, recent: bool = False) -> Survey:
     """Ask every endpoint of a pool for its hosts and VMs. One that does not answer has no hosts to offer."""
-    hosts: list[Host] = []
-    vms: list[Vm] = []
-    silent: dict[str, str] = {}
-    for name in pool.endpoints:
-        hypervisor = tools.hypervisors.endpoint(name)
-        try:
-            found = hypervisor.hosts()
-            seen = hypervisor.vms()
-        except ProvisioningError as error:
-            log.warning("%s is left out: %s", name, error)
-            silent[name] = error.message
-            continue
-        hosts += [host for host in found if _in_pool(pool, host)]
-        vms += seen
-    return Survey(tuple(hosts), tuple(vms), silent)
+    looks = tools.looks.at(pool.endpoints, recent=recent)
+    return Survey(
+        tuple(host for look in looks for host in look.hosts if _in_pool(pool, host)),
+        tuple(vm for look in looks for vm in look.vms),
+        {look.endpoint: look.problem for look in looks if look.problem is not None},
+    )
 
 
 def _in_pool(pool: Pool, host: Host) -> bool:
@@ -84,23 +72,12 @@ def place(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> Placed:
         if step.result is not None:
             key = HostKey(step.result["endpoint"], step.result["moid"])
             return Placed(step.result["claim"], key, step.result["host"])
-        seen = survey(tools, site.pool)
-        sizes = tools.inventory.image_sizes()
-        excluded = job.steps.get("excluded", {})
-
-        def decide(claims: Sequence[Claim]) -> tuple[Decision, Room]:
-            # What this computer has already is given back before its new VM is switched on.
-            others = [claim for claim in claims if claim.computer_id != request.computer.id]
-            foreign = [one for one in seen.vms if not _is_of(one, request.computer.id)]
-            snapshot = build(site.pool, seen.hosts, foreign, others, sizes, excluded)
-            decision = choose(wanted, snapshot)
-            decided.append(record(wanted, snapshot, decision))
-            return decision, _room(wanted, snapshot, decision, claims)
-
-        decided: list[dict[str, Any]] = []
-        decision, claim = tools.claims.take(site.pool.name, job.event.id, request.computer.id, decide)
-        if decided:
-            job.decided(decided[-1])
+        seen = survey(tools, site.pool, recent=True)
+        decision, claim = _claim(job, tools, site, wanted, seen)
+        if claim is None:
+            # A no must not rest on what was so before we asked: the VM in the way may be gone since.
+            seen = survey(tools, site.pool)
+            decision, claim = _claim(job, tools, site, wanted, seen)
         if claim is None:
             assert decision is not None, "no claim without a decision against it"
             raise _no_capacity(decision, seen)
@@ -109,6 +86,30 @@ def place(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> Placed:
         step.keep(claim=claim.id, endpoint=claim.host.endpoint, moid=claim.host.moid, host=name, reason=reason)
         job.notify("place", f"chose {name}: {reason}", "info", None)
         return Placed(claim.id, claim.host, name)
+
+
+def _claim(
+    job: Job, tools: Tools, site: vm.Site, wanted: PlacementRequest, seen: Survey
+) -> tuple[Decision | None, Claim | None]:
+    """Decide on what was seen, and on the claims as they are when it is this decision's turn."""
+    computer_id = job.request.computer.id
+    sizes = tools.inventory.image_sizes()
+    excluded = job.steps.get("excluded", {})
+    decided: list[dict[str, Any]] = []
+
+    def decide(claims: Sequence[Claim]) -> tuple[Decision, Room]:
+        # What this computer has already is given back before its new VM is switched on.
+        others = [claim for claim in claims if claim.computer_id != computer_id]
+        foreign = [one for one in seen.vms if not _is_of(one, computer_id)]
+        snapshot = build(site.pool, seen.hosts, foreign, others, sizes, excluded)
+        decision = choose(wanted, snapshot)
+        decided.append(record(wanted, snapshot, decision))
+        return decision, _room(wanted, snapshot, decision, claims)
+
+    decision, claim = tools.claims.take(site.pool.name, job.event.id, computer_id, decide)
+    if decided:
+        job.decided(decided[-1])
+    return decision, claim
 
 
 def _is_of(machine: Vm, computer_id: int) -> bool:

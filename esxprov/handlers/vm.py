@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,7 +52,7 @@ def find(tools: Tools, site: Site, computer: Computer) -> Found | None:
     apart.
     """
     silent: ProvisioningError | None = None
-    for hypervisor in _claimed_first(tools, site, computer):
+    for hypervisor in _claimed_first(tools, site, tools.claims.of_computer(computer.id)):
         try:
             vm = hypervisor.find_vm(site.layout.vmx(computer.name))
         except ProvisioningError as error:
@@ -85,7 +85,8 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
     its own capacity back.
     """
     silent: dict[str, ProvisioningError] = {}
-    for hypervisor in _claimed_first(tools, site, computer):
+    claims = [claim for claim in tools.claims.of_computer(computer.id) if claim.id != keep]
+    for hypervisor in _claimed_first(tools, site, claims):
         try:
             vm = hypervisor.find_vm(site.layout.vmx(computer.name))
             if vm is not None:
@@ -96,24 +97,23 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
             if error.code not in CANNOT_BE_ASKED:
                 raise
             silent[hypervisor.name] = error
-    for claim in tools.claims.of_computer(computer.id):
-        if claim.host.endpoint not in site.pool.endpoints and claim.id != keep and _is_configured(tools, claim):
+    for claim in claims:
+        if claim.host.endpoint not in site.pool.endpoints and _is_configured(tools, claim):
             try:
                 remove_claimed(tools, claim)
             except ProvisioningError as error:
                 if error.code not in CANNOT_BE_ASKED:
                     raise
                 silent[claim.host.endpoint] = error
-    stuck = [c for c in tools.claims.of_computer(computer.id) if c.id != keep and c.host.endpoint in silent]
+    stuck = [claim for claim in claims if claim.host.endpoint in silent]
     for claim in stuck:
         tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
         log.warning("%s may still run on %s: it is to be destroyed when that answers again", computer.name, claim.host)
     if stuck:
         return sorted({claim.host.endpoint for claim in stuck})
     _delete_directory(tools, site, computer, silent)
-    for claim in tools.claims.of_computer(computer.id):
-        if claim.id != keep:
-            tools.claims.release(claim.id)
+    for claim in claims:
+        tools.claims.release(claim.id)
     return []
 
 
@@ -180,7 +180,7 @@ def ask_any(tools: Tools, site: Site, question: Callable[[Hypervisor], T | None]
     return None
 
 
-def _claimed_first(tools: Tools, site: Site, computer: Computer) -> list[Hypervisor]:
-    claimed = {claim.host.endpoint for claim in tools.claims.of_computer(computer.id)}
+def _claimed_first(tools: Tools, site: Site, claims: Sequence[Claim]) -> list[Hypervisor]:
+    claimed = {claim.host.endpoint for claim in claims}
     names = sorted(site.pool.endpoints, key=lambda name: name not in claimed)
     return [tools.hypervisors.endpoint(name) for name in names]

@@ -1,15 +1,14 @@
 """Taking and releasing capacity in MariaDB. The claims are the truth; what hypervisors report only lowers capacity.
 
-Every change takes the pool's row first and then the hosts', so that decisions are made one after the other on fresh
-claims and no two changes can deadlock. The conditional UPDATE of the host is the invariant that holds even if somebody
-comes past that row, as another pool with the same host does. Not GET_LOCK: it is bound to a connection, survives
-COMMIT, and Galera refuses it.
+Every change of capacity takes the pool's row first and then the hosts', so that decisions are made one after the other
+on fresh claims and no two changes can deadlock. The conditional UPDATE of the host is the invariant that holds even if
+somebody comes past that row, as another pool with the same host does. Not GET_LOCK: it is bound to a connection,
+survives COMMIT, and Galera refuses it.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -51,10 +50,11 @@ class Claims:
         self, cursor: Cursor, pool: str, event: str, computer: int, decide: Decide
     ) -> tuple[Decision | None, Claim | None]:
         token = _lock(cursor, pool)
-        held = _select(cursor, "event_id = %s AND computer_id = %s AND state <> 'to_be_destroyed'", event, computer)
-        if held:
-            return None, held[0]
-        decision, room = decide(_select(cursor, "TRUE"))
+        claims = _select(cursor, "TRUE")
+        for held in claims:
+            if (held.event_id, held.computer_id) == (event, computer) and held.state is not ClaimState.TO_BE_DESTROYED:
+                return None, held
+        decision, room = decide(claims)
         if decision.placement is None:
             return decision, None
         claim = Claim(str(uuid.uuid4()), decision.placement.host, computer, room.ram_mb, room.cpus, event)
@@ -64,13 +64,7 @@ class Claims:
 
     def release(self, claim_id: str) -> None:
         """Give the capacity back. Released already is fine."""
-        self._change(claim_id, _release)
 
-    def mark(self, claim_id: str, state: ClaimState) -> None:
-        """Change a claim's state; its capacity stays taken. Released already is fine."""
-        self._change(claim_id, partial(_mark, state=state))
-
-    def _change(self, claim_id: str, change: Callable[[Cursor, Claim], None]) -> None:
         def work(cursor: Cursor) -> None:
             cursor.execute("SELECT pool FROM esxprov_claim WHERE id = %s", (claim_id,))
             row = cursor.fetchone()
@@ -78,28 +72,33 @@ class Claims:
                 return
             _lock(cursor, row["pool"])
             for claim in _select(cursor, "id = %s", claim_id):
-                change(cursor, claim)
+                _release(cursor, claim)
 
         self._database.run(work)
 
+    def mark(self, claim_id: str, state: ClaimState) -> None:
+        """Change a claim's state; its capacity stays taken, so no decision has to wait. Released already is fine."""
+        self._database.single(
+            lambda cursor: cursor.execute("UPDATE esxprov_claim SET state = %s WHERE id = %s", (state.value, claim_id))
+        )
+
     def of_computer(self, computer_id: int) -> list[Claim]:
         """All claims of a computer, oldest first."""
-        return self._database.run(lambda cursor: _select(cursor, "computer_id = %s", computer_id))
+        return self._database.single(lambda cursor: _select(cursor, "computer_id = %s", computer_id))
 
     def of_pool(self, pool: str) -> list[Claim]:
         """All claims of a pool, oldest first."""
-        return self._database.run(lambda cursor: _select(cursor, "pool = %s", pool))
+        return self._database.single(lambda cursor: _select(cursor, "pool = %s", pool))
 
 
 def _lock(cursor: Cursor, pool: str) -> int:
     """Take the pool's row until the end of the transaction; returns the new fencing token."""
     cursor.execute(
-        "INSERT INTO esxprov_domain (pool, token) VALUES (%s, 1) ON DUPLICATE KEY UPDATE token = token + 1", (pool,)
+        "INSERT INTO esxprov_domain (pool, token) VALUES (%s, LAST_INSERT_ID(1)) "
+        "ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(token + 1)",
+        (pool,),
     )
-    cursor.execute("SELECT token FROM esxprov_domain WHERE pool = %s", (pool,))
-    row = cursor.fetchone()
-    assert row is not None, "the row was written in this transaction"
-    return int(row["token"])
+    return int(cursor.lastrowid)
 
 
 def _occupy(cursor: Cursor, claim: Claim, room: Room) -> None:
@@ -152,10 +151,6 @@ def _release(cursor: Cursor, claim: Claim) -> None:
         (claim.ram_mb, claim.cpus, claim.host.endpoint, claim.host.moid),
     )
     cursor.execute("DELETE FROM esxprov_claim WHERE id = %s", (claim.id,))
-
-
-def _mark(cursor: Cursor, claim: Claim, state: ClaimState) -> None:
-    cursor.execute("UPDATE esxprov_claim SET state = %s WHERE id = %s", (state.value, claim.id))
 
 
 def _select(cursor: Cursor, condition: str, *values: Any) -> list[Claim]:

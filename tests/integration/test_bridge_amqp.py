@@ -167,6 +167,31 @@ def test_a_broker_out_of_memory_does_not_hold_up_the_end(
     assert time.monotonic() - started < 5
 
 
+def test_what_may_get_lost_is_posted_in_order_with_the_rest(broker: BridgeBroker) -> None:
+    inbox = Inbox()
+    service = broker.service()
+    service.consume(FAST, inbox, 10)
+    service.post(EXCHANGE, "mn1.ping", b"{}", named("first"))
+    service.publish(EXCHANGE, "mn1.ping", b"{}", named("second"))
+    service.post(EXCHANGE, "mn9.ping", b"{}", named("to-nobody"))
+    service.post(EXCHANGE, "mn1.ping", b"{}", named("third"))
+    assert [inbox.next().message_id for _ in range(3)] == ["first", "second", "third"]
+
+
+def test_what_is_posted_while_the_broker_takes_nothing_is_lost(
+    broker: BridgeBroker, memory_alarm: Callable[[], None]
+) -> None:
+    inbox = Inbox()
+    service = broker.service()
+    with pytest.raises(BrokerUnavailable, match="did not confirm"):
+        service.publish(EXCHANGE, "mn1.ping", b"{}", named("sent-before-we-knew"), timeout_s=0.5)
+    service.post(EXCHANGE, "mn1.ping", b"{}", named("posted"))
+    memory_alarm()
+    assert service.publish(EXCHANGE, "mn1.ping", b"{}", named("after")) == CONFIRMED
+    service.consume(FAST, inbox, 10)
+    assert [inbox.next().message_id, inbox.next().message_id] == ["sent-before-we-knew", "after"]
+
+
 # --- consuming -------------------------------------------------------------------------------------------------------
 
 

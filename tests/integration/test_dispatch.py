@@ -88,7 +88,7 @@ class Service:
             lanes=cast(Any, self.sent),
             clock=SystemClock(),
             limits=Limits(slow, fast, frozenset({"vcld"})),
-            about_us=dict,
+            about_us={},
         )
 
     def slow(self, event: Event) -> None:

@@ -102,7 +102,7 @@ def test_a_class_that_loads_at_once_is_placed_without_promising_anything_twice(
 # --- the service dies ------------------------------------------------------------------------------------------------
 
 LOAD_STEPS = (
-    "find_image", "place", "clear", "copy_disk", "configure", "register", "arm", "power_on", "wait_for_address",
+    "find_image", "place", "clear", "copy_disk", "configure", "register", "power_on", "wait_for_address",
 )  # fmt: skip
 
 

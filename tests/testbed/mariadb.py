@@ -66,6 +66,7 @@ class MariaDb(Server):
 
     def _prepare(self) -> None:
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *self._as_root, "--skip-test-db"]
+        install += [self._tmpdir]
         run([*install, "--auth-root-authentication-method=normal", "--skip-name-resolve", "--innodb-log-file-size=4M"])
 
     def _spawn(self) -> Child:
@@ -74,8 +75,13 @@ class MariaDb(Server):
         command += ["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=4M"]
         # No fsync anywhere: what is killed here is the process, never the machine.
         command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"]
-        command += ["--skip-log-bin", "--performance-schema=0", f"--sql-mode={self.sql_mode}"]
+        command += [self._tmpdir, "--skip-log-bin", "--performance-schema=0", f"--sql-mode={self.sql_mode}"]
         return Child(command, self.log, ready=r"ready for connections")
+
+    @property
+    def _tmpdir(self) -> str:
+        """Its own: a server that starts deletes the temporary tables that it finds, in /tmp those of its neighbours."""
+        return f"--tmpdir={self.scratch.path}"
 
     def _wait(self) -> None:
         self.child.wait_until_ready(_START_TIMEOUT_S)

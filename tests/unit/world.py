@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ from esxprov.model import (
     Vm,
 )
 from esxprov.placement.choose import Decide, Decision
-from esxprov.ports import Mark, Progress, Tools
+from esxprov.ports import Look, Mark, Progress, Tools
 from esxprov.request import read
 
 EXAMPLES = Path(envelope.__file__).parent / "examples"
@@ -406,6 +406,26 @@ class FakeClaims:
 
 
 @dataclass
+class FakeLooks:
+    """One endpoint after the other, in the caller's thread, where a call may be the last one."""
+
+    hypervisors: dict[str, FakeHypervisor]
+    remembered: list[Look] | None = None
+    """What somebody else was told just now."""
+
+    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
+        if recent and self.remembered is not None:
+            return self.remembered
+        looks = []
+        for name in endpoints:
+            try:
+                looks.append(Look(name, tuple(self.hypervisors[name].hosts()), tuple(self.hypervisors[name].vms())))
+            except ProvisioningError as error:
+                looks.append(Look(name, problem=error.message))
+        return looks
+
+
+@dataclass
 class FakePools:
     pool: Pool
 
@@ -427,8 +447,10 @@ class Site:
     def __post_init__(self) -> None:
         self.hypervisors = {name: FakeHypervisor(self.world, name) for name in self.pool.endpoints}
         self.claims = FakeClaims(self.world)
+        self.looks = FakeLooks(self.hypervisors)
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
+            self.looks,
             FakePools(self.pool),
             self.claims,
             FakeLeases(self.world),

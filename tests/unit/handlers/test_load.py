@@ -11,6 +11,7 @@ from esxprov.handlers import load
 from esxprov.handlers.sweep import sweep
 from esxprov.job import cancelled
 from esxprov.model import ClaimState, DiskMode, PowerState
+from esxprov.ports import Look
 from tests.unit.world import IMAGE, POOL, FakePools, Site
 
 DIRECTORY = "[nfs1] inuse/vclv1-27"
@@ -189,6 +190,12 @@ def test_an_endpoint_that_does_not_answer_is_left_out() -> None:
     site = Site()
     site.world.down = {"esx1", "esx2"}
     assert site.run(site.event("load"))["host"] == "esx3"
+
+
+def test_what_was_so_just_before_refuses_nothing() -> None:
+    site = Site()
+    site.looks.remembered = [Look(name) for name in site.pool.endpoints]
+    assert site.run(site.event("load"))["private_ip"] == "10.77.1.1"
 
 
 def test_without_any_endpoint_the_load_fails_as_unavailable() -> None:

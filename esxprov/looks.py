@@ -1,0 +1,70 @@
+"""Looking at what endpoints have: side by side, and once for all who ask at the same time.
+
+At the start of a class dozens of loads want to know the same thing of the same hosts.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from esxprov.errors import ProvisioningError
+from esxprov.ports import Hypervisors, Look
+
+log = logging.getLogger(__name__)
+
+RECENT_S = 0.1
+"""How long ago a recent look has begun: an answer travels as long, and grows as old while one decides."""
+
+
+class Looks:
+    """One thread for each endpoint, and so one session, however many ask (ports.Looks)."""
+
+    def __init__(self, hypervisors: Hypervisors, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._hypervisors = hypervisors
+        self._monotonic = monotonic
+        self._lock = threading.Lock()  # guards all below
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._newest: dict[str, _Ordered] = {}
+
+    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
+        """A look at each of them, begun after this was called, or with `recent` at most RECENT_S before."""
+        since = self._monotonic() - (RECENT_S if recent else 0)
+        ordered = [self._order(name, since) for name in endpoints]
+        return [look.result() for look in ordered]
+
+    def close(self) -> None:
+        """End the threads; nobody may ask any more."""
+        for thread in self._threads.values():
+            thread.shutdown()
+
+    def _order(self, name: str, since: float) -> Future[Look]:
+        with self._lock:
+            newest = self._newest.get(name)
+            if newest is None or newest.begun_at < since:
+                thread = self._threads.setdefault(name, ThreadPoolExecutor(1, f"look at {name}"))
+                newest = self._newest[name] = _Ordered()
+                newest.look = thread.submit(self._look, name, newest)
+            return newest.look
+
+    def _look(self, name: str, ordered: _Ordered) -> Look:
+        ordered.begun_at = self._monotonic()
+        try:
+            hypervisor = self._hypervisors.endpoint(name)
+            return Look(name, tuple(hypervisor.hosts()), tuple(hypervisor.vms()))
+        except ProvisioningError as error:
+            log.warning("%s is left out: %s", name, error)
+            return Look(name, problem=error.message)
+
+
+@dataclass(slots=True)
+class _Ordered:
+    """A look to come, under way, or done. `begun_at` is written once, by the thread that looks."""
+
+    look: Future[Look] = field(default_factory=Future)
+    begun_at: float = math.inf

@@ -1,0 +1,141 @@
+"""Looking at endpoints: side by side, shared by those who wait, and never from memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from esxprov.errors import ProvisioningError
+from esxprov.looks import RECENT_S, Looks
+from esxprov.model import Host, Vm
+from esxprov.ports import Hypervisors, Look
+
+_PATIENCE_S = 10.0
+
+
+class Endpoint:
+    """Says how often it was asked, in the name of its only VM; `on_look` is called with that number."""
+
+    def __init__(self, on_look: Callable[[int], None]) -> None:
+        self._on_look = on_look
+        self._asked = 0
+
+    def hosts(self) -> list[Host]:
+        self._asked += 1
+        self._on_look(self._asked)
+        return []
+
+    def vms(self) -> list[Vm]:
+        return [cast(Vm, self._asked)]
+
+
+class Endpoints:
+    def __init__(self, **on_look: Callable[[int], None]) -> None:
+        self._known = {name: Endpoint(called) for name, called in on_look.items()}
+
+    def endpoint(self, name: str) -> Any:
+        return self._known[name]
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def callers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def looks_at(clock: Callable[[], float] = time.monotonic, **on_look: Callable[[int], None]) -> Looks:
+    return Looks(cast(Hypervisors, Endpoints(**on_look)), clock)
+
+
+def number(looks: Sequence[Look]) -> int:
+    return cast(int, looks[0].vms[0])
+
+
+def test_who_asks_while_an_old_look_is_under_way_gets_the_next_one(callers: ThreadPoolExecutor) -> None:
+    begun, go_on, clock = threading.Event(), threading.Event(), Clock()
+
+    def first_takes_long(number: int) -> None:
+        begun.set()
+        assert number > 1 or go_on.wait(_PATIENCE_S)
+
+    looks = looks_at(clock, esx1=first_takes_long)
+    first = callers.submit(looks.at, ["esx1"])
+    assert begun.wait(_PATIENCE_S)
+    clock.now += 2 * RECENT_S
+    late = callers.submit(looks.at, ["esx1"])
+    go_on.set()
+    assert (number(first.result(_PATIENCE_S)), number(late.result(_PATIENCE_S))) == (1, 2)
+    looks.close()
+
+
+def test_those_who_ask_before_a_look_begins_share_it(callers: ThreadPoolExecutor) -> None:
+    begun, go_on, clock = threading.Event(), threading.Event(), Clock()
+
+    def first_takes_long(number: int) -> None:
+        begun.set()
+        assert number > 1 or go_on.wait(_PATIENCE_S)
+
+    looks = looks_at(clock, esx1=first_takes_long)
+    callers.submit(looks.at, ["esx1"])
+    assert begun.wait(_PATIENCE_S)
+    clock.now += 2 * RECENT_S
+    late = [callers.submit(looks.at, ["esx1"]) for _ in range(3)]
+    go_on.set()
+    assert [number(asked.result(_PATIENCE_S)) for asked in late] == [2, 2, 2]
+    looks.close()
+
+
+def test_who_asks_after_a_look_began_gets_another() -> None:
+    clock = Clock()
+    looks = looks_at(clock, esx1=lambda _: None)
+    seen = []
+    for _ in range(3):
+        clock.now += 0.001
+        seen.append(number(looks.at(["esx1"])))
+    assert seen == [1, 2, 3]
+    looks.close()
+
+
+def test_a_recent_look_will_do_for_who_says_so() -> None:
+    clock = Clock()
+    looks = looks_at(clock, esx1=lambda _: None)
+    seen = []
+    for passed_s in (0, RECENT_S / 2, RECENT_S, 0):
+        clock.now += passed_s
+        seen.append(number(looks.at(["esx1"], recent=True)))
+    assert seen == [1, 1, 2, 2]
+    looks.close()
+
+
+def test_endpoints_are_looked_at_side_by_side() -> None:
+    together = threading.Barrier(2)
+
+    def meet(_: int) -> None:
+        together.wait(_PATIENCE_S)
+
+    looks = looks_at(esx1=meet, esx2=meet)
+    assert [look.endpoint for look in looks.at(["esx2", "esx1"])] == ["esx2", "esx1"]
+    looks.close()
+
+
+def test_an_endpoint_that_does_not_answer_says_why_and_holds_up_no_other() -> None:
+    def silent(_: int) -> None:
+        raise ProvisioningError("host_unavailable", "esx1 is silent")
+
+    looks = looks_at(esx1=silent, esx2=lambda _: None)
+    assert [look.problem for look in looks.at(["esx1", "esx2"])] == ["esx1 is silent", None]
+    looks.close()
