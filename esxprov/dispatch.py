@@ -10,11 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bridge.contract import CALLS, PROGRESS_INTERVAL_S, Kind, Lane, Outcome
-from bridge.envelope import EnvelopeError, Event, decode, finished
+from bridge.envelope import EnvelopeError, Event, decode, encode, finished
 from bridge.message import BrokerUnavailable, Delivery
 from bridge.topology import CLI_REPLY_PREFIX, VCLD_REPLY_PREFIX, may_reply_to
 from esxprov import request as requests
@@ -32,6 +32,9 @@ REPLY_QUEUES = f"{VCLD_REPLY_PREFIX}* or {CLI_REPLY_PREFIX}*"
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
+_SHORT = 2000
+"""So much of an error's message is told if all of it is too much."""
+
 TURN_POLL_S = 1.0
 """How often another service's unfinished event of the same computer is looked at; our own wake us at once."""
 
@@ -75,11 +78,17 @@ class _Book:
 
 @dataclass(slots=True)
 class _Pools:
-    """The worker threads of both lanes. `intake` is one thread: accepting is short, and its order is the queue's."""
+    """The worker threads of both lanes. `intake` is one thread: accepting is short, and its order is the queue's.
+
+    `fast` accepts and answers; the fast lane's commands, which wait for their turn and for addresses, have `power`.
+    There are twice as many workers for commands as work at once: each may wait for an abandoned one, which somebody
+    must work on, or they would all wait for ever.
+    """
 
     intake: ThreadPoolExecutor
     slow: ThreadPoolExecutor
-    fast: ThreadPoolExecutor = field(repr=False)
+    fast: ThreadPoolExecutor
+    power: ThreadPoolExecutor
 
 
 class Dispatcher:
@@ -107,11 +116,13 @@ class Dispatcher:
         self._about_us = about_us
         self._pools = _Pools(
             ThreadPoolExecutor(1, "intake"),
-            ThreadPoolExecutor(limits.workers_slow, "slow"),
+            ThreadPoolExecutor(2 * limits.workers_slow, "slow"),
             ThreadPoolExecutor(limits.workers_fast, "fast"),
+            ThreadPoolExecutor(2 * limits.workers_fast, "power"),
         )
-        # Owned by the condition's lock: which commands run here, and whether we are ending.
+        # Owned by the condition's lock: which commands wait for a worker or run here, and whether we are ending.
         self._changed = threading.Condition()
+        self._queued: dict[int, Record] = {}
         self._running: dict[int, _Running] = {}
         self._slow_taken = 0
         self._ending = False
@@ -158,6 +169,9 @@ class Dispatcher:
         self._lanes.ack(delivery)
 
     def _take_in(self, delivery: Delivery) -> None:
+        if self._ending:
+            self._lanes.requeue(delivery)
+            return
         event = self._obeyable(delivery)
         with about(event):
             kind = CALLS[event.call].kind
@@ -196,7 +210,7 @@ class Dispatcher:
             return
         started = self._clock.monotonic()
         outcome, result, error = self._outcome(lambda: self._query(event))
-        reply = finished(
+        reply = _reply(
             event,
             now=self._clock.now(),
             outcome=outcome,
@@ -260,13 +274,18 @@ class Dispatcher:
 
     def _start(self, record: Record) -> None:
         lane = CALLS[record.event.call].lane
-        if lane is Lane.SLOW:
-            with self._changed:
-                self._slow_taken += 1
-                if self._slow_taken >= self._limits.workers_slow:
-                    self._lanes.pause(Lane.SLOW, "full")
-        pool = self._pools.slow if lane is Lane.SLOW else self._pools.fast
-        pool.submit(self._work, record, lane)
+        with self._changed:
+            # The pools take work until we are ending, which nobody can begin while we hold the lock.
+            if not self._ending:
+                self._queued[record.seq] = record
+                if lane is Lane.SLOW:
+                    self._slow_taken += 1
+                    if self._slow_taken >= self._limits.workers_slow:
+                        self._lanes.pause(Lane.SLOW, "full")
+                pool = self._pools.slow if lane is Lane.SLOW else self._pools.power
+                pool.submit(self._work, record, lane)
+                return
+        self._hand_over(record)
 
     def _work(self, record: Record, lane: Lane) -> None:
         with about(record.event):
@@ -292,10 +311,14 @@ class Dispatcher:
 
     def _leave(self, record: Record, lane: Lane) -> None:
         with self._changed:
-            self._running.pop(record.seq, None)
+            # Not what a later run of the same event, which we took over from ourselves, has put there.
+            if self._queued.get(record.seq) is record:
+                del self._queued[record.seq]
+            if record.seq in self._running and self._running[record.seq].record is record:
+                del self._running[record.seq]
             if lane is Lane.SLOW:
                 self._slow_taken -= 1
-                if not self._ending:
+                if not self._ending and self._slow_taken < self._limits.workers_slow:
                     self._lanes.resume(Lane.SLOW, "full")
             self._changed.notify_all()
 
@@ -322,7 +345,7 @@ class Dispatcher:
 
         attempts = _Attempts(record.attempts)
         outcome, result, error = self._outcome(lambda: self._handle(record, notify, attempts))
-        reply = finished(
+        reply = _reply(
             event,
             now=self._clock.now(),
             outcome=outcome,
@@ -347,6 +370,13 @@ class Dispatcher:
             steps=record.steps,
         )
         with self._changed:
+            if self._queued.get(record.seq) is record:
+                del self._queued[record.seq]
+            earlier = self._running.get(record.seq)
+            if earlier is not None and earlier.record.epoch > record.epoch:
+                raise OwnershipLost
+            if earlier is not None:
+                earlier.job.interrupt(OwnershipLost())
             self._running[record.seq] = _Running(record, job, self._clock.monotonic(), record.reply_to)
             if self._ending:
                 raise HandedOver
@@ -398,8 +428,12 @@ class Dispatcher:
             log.warning("cleaning up after %s: %s", job.event.call, error)
 
     def _wait_for_turn(self, record: Record, job: Job) -> None:
-        """One command at a time works on a computer, over all services, in the order they were accepted."""
+        """One command at a time works on a computer, over all services, in the order they were accepted.
+
+        One that nobody works on is taken over here: `recover` finds no room for it while all workers wait like this.
+        """
         while (older := self._journal.older_running(record)) is not None:
+            event_id, is_abandoned = older
             try:
                 job.check()
             except ProvisioningError as error:
@@ -407,9 +441,11 @@ class Dispatcher:
                     raise
                 raise ProvisioningError(
                     "conflict",
-                    f"{record.event.call} waited until its deadline for event {older}, which still works on this "
+                    f"{record.event.call} waited until its deadline for event {event_id}, which still works on this "
                     "computer: see 'esxprov events show'",
                 ) from error
+            if is_abandoned:
+                self._take_over(self._journal.recover(1, before=record))
             with self._changed:
                 self._changed.wait(TURN_POLL_S)
 
@@ -431,10 +467,11 @@ class Dispatcher:
     # --- chores, called by housekeeping -----------------------------------------------------------------------------
 
     def renew(self) -> None:
-        """Keep the ownership of all that runs here, and learn what shall stop."""
+        """Keep the ownership of all that runs here or waits for a worker, and learn what shall stop."""
         with self._changed:
             held = list(self._running.values())
-        kept = self._journal.renew(running.record for running in held)
+            queued = list(self._queued.values())
+        kept = self._journal.renew([*(running.record for running in held), *queued])
         for running in held:
             if running.record.seq not in kept:
                 running.job.interrupt(OwnershipLost())
@@ -454,7 +491,10 @@ class Dispatcher:
         """Take over events whose service is gone, as many as there is room for."""
         with self._changed:
             free = 0 if self._ending else self._limits.workers_slow - self._slow_taken
-        for record in self._journal.recover(free):
+        self._take_over(self._journal.recover(free))
+
+    def _take_over(self, records: list[Record]) -> None:
+        for record in records:
             with about(record.event):
                 log.info("taking over %s at step %s", record.event.call, list(record.steps)[-1:] or "accept")
             self._start(record)
@@ -477,6 +517,7 @@ class Dispatcher:
         self._pools.intake.shutdown(wait=True, cancel_futures=True)
         self._pools.slow.shutdown(wait=True, cancel_futures=False)
         self._pools.fast.shutdown(wait=True, cancel_futures=False)
+        self._pools.power.shutdown(wait=True, cancel_futures=False)
 
 
 @dataclass(slots=True)
@@ -499,6 +540,23 @@ class _Sequence:
 
 def _silent(step: str, message: str, loadstate: str | None, percent: int | None) -> None:
     """A query has no progress."""
+
+
+def _reply(
+    event: Event, *, outcome: Outcome, result: dict[str, Any] | None, error: dict[str, Any] | None, **said: Any
+) -> Event:
+    """The reply, in any case one that can be sent: an outcome that is too large is told without its details."""
+    reply = finished(event, outcome=outcome, result=result, error=error, **said)
+    try:
+        encode(reply)
+    except EnvelopeError as problem:
+        log.warning("the outcome of %s cannot be told in full: %s", event.call, problem)
+        if error is None:
+            outcome = Outcome.FAILED
+            error = _error(ProvisioningError("internal", f"the answer cannot be sent: {problem}; ask for less at once"))
+        text = error["message"][:_SHORT].encode(errors="replace").decode()
+        return finished(event, outcome=outcome, error={**error, "message": text, "detail": {}}, **said)
+    return reply
 
 
 def _error(error: ProvisioningError) -> dict[str, Any]:

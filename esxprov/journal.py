@@ -164,14 +164,20 @@ class Journal:
 
         self._database.run(write)
 
-    def recover(self, limit: int) -> list[Record]:
-        """Take over up to `limit` events whose owner is gone (or gave them up at its end), oldest first."""
+    def recover(self, limit: int, before: Record | None = None) -> list[Record]:
+        """Take over up to `limit` events whose owner is gone (or gave them up at its end), oldest first; with `before`
+        only those of its computer that came before it.
+        """
+        which: str = "TRUE"
+        values: tuple[Any, ...] = ()
+        if before is not None:
+            which, values = "computer_id = %s AND seq < %s", (computer_id(before.event), before.seq)
 
         def take(cursor: Cursor) -> list[Record]:
             cursor.execute(
                 "SELECT * FROM esxprov_event WHERE state = 'running' AND (owned_until IS NULL OR "
-                "owned_until < UTC_TIMESTAMP(6)) ORDER BY seq LIMIT %s FOR UPDATE",
-                (limit,),
+                f"owned_until < UTC_TIMESTAMP(6)) AND {which} ORDER BY seq LIMIT %s FOR UPDATE",
+                (*values, limit),
             )
             return [self._take_over(cursor, row) for row in rows(cursor)]
 
@@ -231,19 +237,22 @@ class Journal:
             (record.seq, record.epoch),
         )
 
-    def older_running(self, record: Record) -> str | None:
-        """The id of an older unfinished event of the same computer, None if it is this one's turn."""
+    def older_running(self, record: Record) -> tuple[str, bool] | None:
+        """The id of the oldest unfinished event of the same computer before this one, and whether nobody works on it;
+        None if it is this one's turn.
+        """
         computer = computer_id(record.event)
         if computer is None:
             return None
 
-        def ask(cursor: Cursor) -> str | None:
+        def ask(cursor: Cursor) -> tuple[str, bool] | None:
             cursor.execute(
-                "SELECT id FROM esxprov_event WHERE computer_id = %s AND state = 'running' AND seq < %s LIMIT 1",
+                "SELECT id, owned_until IS NULL OR owned_until < UTC_TIMESTAMP(6) AS abandoned FROM esxprov_event "
+                "WHERE computer_id = %s AND state = 'running' AND seq < %s ORDER BY seq LIMIT 1",
                 (computer, record.seq),
             )
             row = cursor.fetchone()
-            return str(row["id"]) if row else None
+            return (str(row["id"]), bool(row["abandoned"])) if row else None
 
         return self._database.single(ask)
 

@@ -52,6 +52,10 @@ CONNECT_S = 15
 """How long the broker may take at the start before we give up and leave the next try to systemd."""
 
 
+_STARTING = "starting"
+"""Why nothing is taken in yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConfiguredPools:
     """The pools of esxprov.conf (ports.Pools)."""
@@ -123,11 +127,12 @@ class _Service:
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
         self._looks = Looks(self._hypervisors)
         self._tools = _tools(config, self._database, self._hypervisors, self._looks, self._watcher)
-        # Signs of life must not wait for a silent host or broker, so what talks to those has a thread of its own.
+        # Signs of life must not wait for a silent broker, nor that for a silent host: each has a thread of its own.
         self._house = Housekeeping(self._clock)
         self._errands = Housekeeping(self._clock, "errands")
+        self._sweeper = Housekeeping(self._clock, "sweeper")
         self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._errands.soon("send replies"))
-        lanes = Lanes(self._broker, self._node)
+        self._lanes = Lanes(self._broker, self._node)
         self._outbox = Outbox(self._broker, self._journal, self._clock.now)
         about_us = {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()}
         self._dispatcher = Dispatcher(
@@ -135,7 +140,7 @@ class _Service:
             handlers=CALLS,
             tools=self._tools,
             outbox=self._outbox,
-            lanes=lanes,
+            lanes=self._lanes,
             clock=self._clock,
             limits=Limits(config.service.workers_slow, config.service.workers_fast, config.publishers),
             about_us=about_us,
@@ -146,17 +151,23 @@ class _Service:
             signal.signal(number, self._on_signal)
         chores = self._house
         chores.every(RENEW_S, "renew ownership", self._dispatcher.renew)
-        chores.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
-        chores.every(RECOVER_S, "bury the dead", lambda: self._journal.give_up(owner.is_known_dead), first_s=0)
-        chores.every(RECOVER_S, "recover", self._dispatcher.recover, first_s=0)
+        chores.every(RECOVER_S, "bury the dead", lambda: self._journal.give_up(owner.is_known_dead))
+        chores.every(RECOVER_S, "recover", self._dispatcher.recover)
         chores.every(1, "take in again", self._dispatcher.take_in_again)
         chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
         self._errands.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
-        self._errands.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
+        self._errands.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
+        self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
         self._watcher.start()
         self._start_broker()
+        # What an earlier service left comes first: the queue would fill all workers.
+        self._journal.give_up(owner.is_known_dead)
+        self._dispatcher.recover()
+        for lane in Lane:
+            self._lanes.resume(lane, _STARTING)
         self._house.start()
         self._errands.start()
+        self._sweeper.start()
         _notify_systemd("READY=1")
         log.info("esxprov %s serves node %s", metadata.version("esxprov"), self._node)
         self._ended.wait()
@@ -167,6 +178,8 @@ class _Service:
         self._broker.consume(lane_queue(self._node, Lane.SLOW), self._dispatcher.deliver_slow, prefetch=1)
         fast = 2 * self._config.service.workers_fast
         self._broker.consume(lane_queue(self._node, Lane.FAST), self._dispatcher.deliver_fast, prefetch=fast)
+        for lane in Lane:
+            self._lanes.pause(lane, _STARTING)
         self._broker.start()
         try:
             self._broker.wait_until_connected(CONNECT_S)
@@ -187,6 +200,7 @@ class _Service:
         self._dispatcher.stop()
         self._house.stop()
         self._errands.stop()
+        self._sweeper.stop()
         self._broker.stop()
         self._watcher.stop()
         self._looks.close()

@@ -86,7 +86,9 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
     """
     silent: dict[str, ProvisioningError] = {}
     claims = [claim for claim in tools.claims.of_computer(computer.id) if claim.id != keep]
+    seen_on: set[str] = set()
     for hypervisor in _claimed_first(tools, site, claims):
+        vm = None
         try:
             vm = hypervisor.find_vm(site.layout.vmx(computer.name))
             if vm is not None:
@@ -97,6 +99,8 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
             if error.code not in CANNOT_BE_ASKED:
                 raise
             silent[hypervisor.name] = error
+            if vm is not None:
+                seen_on.add(hypervisor.name)
     for claim in claims:
         if claim.host.endpoint not in site.pool.endpoints and _is_configured(tools, claim):
             try:
@@ -106,15 +110,18 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
                     raise
                 silent[claim.host.endpoint] = error
     stuck = [claim for claim in claims if claim.host.endpoint in silent]
+    unclaimed = sorted(seen_on.difference(claim.host.endpoint for claim in stuck))
+    if unclaimed:
+        raise silent[unclaimed[0]]  # it is there, and no claim remembers it: its directory must stay
     for claim in stuck:
         tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
         log.warning("%s may still run on %s: it is to be destroyed when that answers again", computer.name, claim.host)
-    if stuck:
-        return sorted({claim.host.endpoint for claim in stuck})
-    _delete_directory(tools, site, computer, silent)
+    if not stuck:
+        _delete_directory(tools, site, computer, silent)
     for claim in claims:
-        tools.claims.release(claim.id)
-    return []
+        if claim not in stuck:
+            tools.claims.release(claim.id)
+    return sorted({claim.host.endpoint for claim in stuck})
 
 
 def remove_claimed(tools: Tools, claim: Claim) -> None:

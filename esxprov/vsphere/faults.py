@@ -62,6 +62,9 @@ RULES: dict[str, Rule] = {
     "CannotAccessFile": Rule(
         "vsphere_fault", "a file cannot be opened: it is in use, or the host may not read it", retryable=True
     ),
+    "CannotDeleteFile": Rule(
+        "vsphere_fault", "a file cannot be deleted: something that is just ending still holds it", retryable=True
+    ),
     "FileNotFound": Rule("vsphere_fault", "a file is missing: is it still where the VM expects it?"),
     "FileAlreadyExists": Rule("image_exists", "the target exists already and is not overwritten"),
     "AlreadyExists": Rule("vsphere_fault", "it exists already, but cannot be found: try again", retryable=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -185,3 +186,180 @@ def test_a_command_that_cannot_be_taken_back_for_want_of_the_database_is_not_at_
     second.dispatcher.recover()
     assert second.sent.reply(load)["error"]["code"] == "ip_not_seen"
     assert len(tries) == 2
+
+
+def blocked(until: threading.Event) -> Callable[[Job, Any], dict[str, Any]]:
+    """A handler that works until told, or until its job shall stop, and not for ever."""
+
+    def work(job: Job, tools: Any) -> dict[str, Any]:
+        give_up = time.monotonic() + 3 * SOON_S
+        while not until.wait(0.05) and time.monotonic() < give_up:
+            job.check()
+        return {}
+
+    return work
+
+
+def test_a_command_that_waits_for_a_worker_is_kept_alive(start: Start, database: Database) -> None:
+    released = threading.Event()
+    service = start({"power_off": Handler(blocked(released))}, fast=1)
+    commands = [event("power_off", computer) for computer in range(1, 6)]
+    for command in commands:
+        service.fast(command)
+    wait_for(lambda: len(service.sent.settled) == len(commands))
+    for command in commands:
+        abandon(database, command)
+    service.dispatcher.renew()
+    assert Journal(database, "another").recover(10) == []
+    released.set()
+    assert all(service.sent.reply(command)["outcome"] == "ok" for command in commands)
+
+
+def test_an_event_taken_over_by_its_own_service_stops_the_run_that_lost_it_and_no_other(
+    start: Start, database: Database
+) -> None:
+    runs: list[Job] = []
+    began = threading.Semaphore(0)
+    released = threading.Event()
+
+    def work(job: Job, tools: Any) -> dict[str, Any]:
+        runs.append(job)
+        began.release()
+        return blocked(released)(job, tools)
+
+    service = start({"load": Handler(work)})
+    load = event("load")
+    service.slow(load)
+    assert began.acquire(timeout=SOON_S)
+    abandon(database, load)
+    service.slow(load)
+    assert began.acquire(timeout=SOON_S)
+    wait_for(runs[0].interrupted)
+    abandon(database, load)
+    wait_for(lambda: renewed(service, database, load))
+    assert not runs[1].interrupted()
+    released.set()
+    assert service.sent.reply(load)["outcome"] == "ok"
+
+
+def renewed(service: Service, database: Database, of: Event) -> bool:
+    service.dispatcher.renew()
+    row = database.run(lambda cursor: _owned(cursor, of))
+    return bool(row)
+
+
+def _owned(cursor: Any, of: Event) -> bool:
+    cursor.execute("SELECT owned_until > UTC_TIMESTAMP(6) AS owned FROM esxprov_event WHERE id = %s", (of.id,))
+    return bool(cursor.fetchone()["owned"])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_command_that_waits_for_an_abandoned_one_takes_it_over_also_when_all_workers_wait(
+    start: Start, database: Database
+) -> None:
+    """A service died over a load; the next one is given the computer's unload before it looks for what was left."""
+    load, unload = event("load"), event("unload")
+    Journal(database, "dead").accept(load, "vcl.reply.mn1.5")
+    abandon(database, load)
+    order: list[str] = []
+
+    def note(job: Job, tools: Any) -> dict[str, Any]:
+        order.append(job.event.call)
+        return {}
+
+    def take_back(job: Job, tools: Any) -> None:
+        order.append(job.event.call)
+
+    service = start({"load": Handler(done, take_back), "unload": Handler(note)}, slow=1)
+    service.slow(unload)
+    assert service.sent.reply(unload)["outcome"] == "ok"
+    assert service.sent.reply(load)["outcome"] == "cancelled"
+    assert order == ["load", "unload"]
+
+
+def test_the_slow_lane_is_resumed_only_when_there_is_room_again(start: Start, database: Database) -> None:
+    released = threading.Event()
+    service = start({"load": Handler(done), "capture": Handler(blocked(released))}, slow=1)
+    left, capture = event("load", 1), event("capture", 2)
+    service.slow(capture)
+    wait_for(lambda: (Lane.SLOW, "full") in service.sent.paused)
+    service.slow(left)
+    assert service.sent.reply(left)["outcome"] == "ok"
+    assert (Lane.SLOW, "full") in service.sent.paused
+    released.set()
+    wait_for(lambda: (Lane.SLOW, "full") not in service.sent.paused)
+
+
+def test_a_question_is_answered_while_power_commands_wait(start: Start) -> None:
+    began, released = threading.Event(), threading.Event()
+
+    def work(job: Job, tools: Any) -> dict[str, Any]:
+        began.set()
+        return blocked(released)(job, tools)
+
+    service = start({"power_on": Handler(work)}, fast=1)
+    commands = [event("power_on", computer) for computer in range(1, 5)]
+    for command in commands:
+        service.fast(command)
+    assert began.wait(SOON_S)
+    ping = event("ping")
+    service.fast(ping)
+    assert service.sent.reply(ping)["outcome"] == "ok"
+    released.set()
+    assert all(service.sent.reply(command)["outcome"] == "ok" for command in commands)
+
+
+def test_a_command_that_comes_while_the_service_ends_goes_back_to_its_queue(start: Start) -> None:
+    """It was on its way to a worker when the service was told to end."""
+    jobs: list[Job] = []
+    began, released = threading.Event(), threading.Event()
+
+    def load(job: Job, tools: Any) -> dict[str, Any]:
+        jobs.append(job)
+        return blocked(threading.Event())(job, tools)
+
+    def ask(job: Job, tools: Any) -> dict[str, Any]:
+        began.set()
+        released.wait(SOON_S)
+        return {}
+
+    handlers = {"load": Handler(load), "power_status": Handler(ask), "power_off": Handler(done)}
+    service = start(handlers, fast=1)
+    service.slow(event("load", 1))
+    wait_for(lambda: bool(jobs))
+    service.fast(event("power_status"))
+    service.fast(event("power_off"))
+    assert began.wait(SOON_S)
+    ending = threading.Thread(target=service.dispatcher.stop)
+    ending.start()
+    wait_for(jobs[0].interrupted)
+    released.set()
+    ending.join(SOON_S)
+    assert (service.sent.settled, service.sent.parked) == (["ack", "ack", "requeue"], [])
+
+
+@pytest.mark.parametrize("call", ["load", "place"])
+def test_an_error_with_more_details_than_a_message_holds_is_told_without_them(start: Start, call: str) -> None:
+    refused = {f"host{number}": "no room: " + 200 * "x" for number in range(2000)}
+
+    def refuse(job: Job, tools: Any) -> dict[str, Any]:
+        raise ProvisioningError("no_capacity", f"no host: {refused}", detail={"refused": refused})
+
+    service = start({call: Handler(refuse)})
+    asked = event(call)
+    (service.fast if call == "place" else service.slow)(asked)
+    error = service.sent.reply(asked)["error"]
+    assert (error["code"], error["message"][:8], error["detail"]) == ("no_capacity", "no host:", {})
+
+
+def test_an_answer_that_no_message_holds_is_an_error(start: Start) -> None:
+    service = start({"capacity": Handler(lambda job, tools: {"hosts": ["esx" + 300 * "x"] * 1000})})
+    asked = event("capacity")
+    service.fast(asked)
+    assert "ask for less" in service.sent.reply(asked)["error"]["message"]

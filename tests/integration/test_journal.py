@@ -160,7 +160,7 @@ def test_a_newer_load_or_unload_asks_older_ones_of_the_computer_to_stop_but_neve
     assert reasons == {record.seq: None for record in [*records[1:], last]} | {
         records[0].seq: f"superseded by the newer unload {newer.id}"
     }
-    assert journal.older_running(last) == events[0].id
+    assert journal.older_running(last) == (events[0].id, False)
 
 
 def test_a_cancel_is_kept_for_an_event_that_comes_later_and_is_too_late_for_one_that_is_done(

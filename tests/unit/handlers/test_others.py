@@ -57,6 +57,20 @@ def test_unload_with_another_host_silent_is_not_held_up_by_it() -> None:
     assert site.claims.held == []
 
 
+def test_the_directory_of_a_vm_that_has_no_claim_and_cannot_be_removed_stays() -> None:
+    site = loaded()
+    site.claims.held = []
+
+    def refuse(method: str) -> None:
+        if method == "power_off":
+            raise ProvisioningError("vsphere_auth", "our user lacks the privilege for it")
+
+    site.world.on_call = refuse
+    with pytest.raises(ProvisioningError, match="lacks the privilege"):
+        site.run(site.event("unload"))
+    assert f"[nfs1] inuse/vclv1-27/{IMAGE}.vmdk" in site.world.disks
+
+
 def test_a_vm_that_could_not_be_removed_is_removed_when_its_host_is_back() -> None:
     before = Site().world.paths()
     site = loaded()

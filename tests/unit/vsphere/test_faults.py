@@ -36,6 +36,7 @@ HOST = "esx1/ha-host"
         (vim.fault.NoDiskSpace(), "datastore_full", False, False),
         (vim.fault.InsufficientStorageSpace(), "datastore_full", False, False),
         (vim.fault.FileLocked(), "vsphere_fault", True, False),
+        (vim.fault.CannotDeleteFile(file="[nfs1] a.vmdk"), "vsphere_fault", True, False),
         (vim.fault.FileNotFound(file="[nfs1] a.vmdk"), "vsphere_fault", False, False),
         (vim.fault.FileAlreadyExists(), "image_exists", False, False),
         (vim.fault.TaskInProgress(), "vsphere_fault", True, False),
