@@ -20,9 +20,10 @@ class BrokerRefused(BrokerUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """The AMQP properties of a message to publish; `user_id` and persistence are added for all alike.
+    """The AMQP properties of a message to publish; `user_id` is added for all alike.
 
-    `timestamp` is in epoch seconds. Strings may have 255 bytes, except in `headers`.
+    `timestamp` is in epoch seconds. Strings may have 255 bytes, except in `headers`. What is not `persistent` costs the
+    broker no disk, and a restart of it the message.
     """
 
     message_id: str | None = None
@@ -32,6 +33,7 @@ class Properties:
     timestamp: int | None = None
     content_type: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    persistent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +75,5 @@ def properties(event: Event, reply_to: str | None = None) -> Properties:
         reply_to=reply_to,
         timestamp=int(event.time.timestamp()),
         content_type=CONTENT_TYPE,
+        persistent=event.phase is not Phase.PROGRESSED,
     )

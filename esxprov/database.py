@@ -197,11 +197,15 @@ class Database:
                 return
 
 
+_CATALOGUE_S = 60.0
+
+
 class VclInventory:
     """What handlers read from VCL's own tables (ports.Inventory)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sizes: tuple[float, list[tuple[int, int]]] | None = None  # when they were read, and what; replaced whole
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         """vmhost.id of the hypervisor with that host name (full or short), preferring its row with this profile."""
@@ -234,7 +238,16 @@ class VclInventory:
         return self._database.single(ask)
 
     def image_sizes(self) -> list[tuple[int, int]]:
-        """(RAM in MB, vCPUs) of every image VCL could ask for: the catalogue that placement keeps room for."""
+        """(RAM in MB, vCPUs) of every image VCL could ask for: the catalogue that placement keeps room for.
+
+        As it was up to _CATALOGUE_S ago: it weighs hosts against each other, and no load should pay for a large site.
+        """
+        known, now = self._sizes, time.monotonic()
+        if known is None or now - known[0] > _CATALOGUE_S:
+            known = self._sizes = now, self._read_sizes()
+        return known[1]
+
+    def _read_sizes(self) -> list[tuple[int, int]]:
 
         def ask(cursor: Cursor) -> list[tuple[int, int]]:
             cursor.execute(

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.contract import CALLS, PROGRESS_INTERVAL_S, Kind, Lane, Outcome
@@ -50,7 +50,6 @@ class _Running:
     record: Record
     job: Job
     silent_since: float
-    reply_to: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +123,7 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._queued: dict[int, Record] = {}
         self._running: dict[int, _Running] = {}
+        self._asked_from: dict[int, str] = {}
         self._slow_taken = 0
         self._ending = False
 
@@ -254,8 +254,8 @@ class Dispatcher:
         else:
             log.info("%s is under way already", event.call)
             with self._changed:
-                if record.seq in self._running:
-                    self._running[record.seq].reply_to = record.reply_to
+                if record.reply_to is not None and record.seq in {**self._queued, **self._running}:
+                    self._asked_from[record.seq] = record.reply_to
         self._lanes.ack(delivery)
 
     def _interrupt_superseded(self, newer: Record) -> None:
@@ -316,6 +316,8 @@ class Dispatcher:
                 del self._queued[record.seq]
             if record.seq in self._running and self._running[record.seq].record is record:
                 del self._running[record.seq]
+            if record.seq not in {**self._queued, **self._running}:
+                self._asked_from.pop(record.seq, None)
             if lane is Lane.SLOW:
                 self._slow_taken -= 1
                 if not self._ending and self._slow_taken < self._limits.workers_slow:
@@ -335,7 +337,7 @@ class Dispatcher:
             running.silent_since = self._clock.monotonic()
             self._outbox.progress(
                 event,
-                running.reply_to,
+                self._as_asked_last(record).reply_to,
                 sequence.next(),
                 step=step,
                 message=message,
@@ -354,9 +356,13 @@ class Dispatcher:
             attempts=attempts.count,
             seconds=self._clock.monotonic() - started,
         )
-        done = self._journal.finish(record, outcome, reply)
+        done = self._journal.finish(self._as_asked_last(record), outcome, reply)
         log.info("%s %s in %.1f s%s", event.call, outcome.value, self._clock.monotonic() - started, _why(error))
         self._outbox.send(done)
+
+    def _as_asked_last(self, record: Record) -> Record:
+        """The record with the queue from which it was last asked for: the first asker's may be gone."""
+        return replace(record, reply_to=self._asked_from.get(record.seq, record.reply_to))
 
     def _handle(self, record: Record, notify: Any, attempts: _Attempts) -> dict[str, Any]:
         event = record.event
@@ -377,7 +383,7 @@ class Dispatcher:
                 raise OwnershipLost
             if earlier is not None:
                 earlier.job.interrupt(OwnershipLost())
-            self._running[record.seq] = _Running(record, job, self._clock.monotonic(), record.reply_to)
+            self._running[record.seq] = _Running(record, job, self._clock.monotonic())
             if self._ending:
                 raise HandedOver
         try:

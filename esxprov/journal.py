@@ -210,8 +210,7 @@ class Journal:
     def step(self, record: Record, name: str, steps: dict[str, Any]) -> None:
         """Where the work is now and what its finished steps found out. Raises OwnershipLost."""
         self._owned(
-            "UPDATE esxprov_event SET step = %s, steps = %s, owned_until = " + _NEXT_OWNER + " WHERE seq = %s AND "
-            "epoch = %s AND state = 'running'",
+            "UPDATE esxprov_event SET step = %s, steps = %s WHERE seq = %s AND epoch = %s AND state = 'running'",
             (name, json.dumps(steps), record.seq, record.epoch),
         )
 
@@ -267,25 +266,15 @@ class Journal:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def finish(self, record: Record, outcome: Outcome, reply: Event) -> Record:
-        """Store the outcome; only then may the reply be published, to where the record returned says. Raises
-        OwnershipLost.
-        """
+        """Store the outcome; only then may the reply be published. Returns the record with it. Raises OwnershipLost."""
         body = encode(reply)
-
-        def write(cursor: Cursor) -> str | None:
-            changed = cursor.execute(
-                "UPDATE esxprov_event SET state = 'done', outcome = %s, reply = %s, "
-                "reply_state = IF(reply_to IS NULL, 'none', 'unsent'), finished_at = UTC_TIMESTAMP(6), "
-                f"owned_until = {_NEXT_OWNER} WHERE seq = %s AND epoch = %s AND state = 'running'",
-                (outcome.value, body.decode(), record.seq, record.epoch),
-            )
-            if changed == 0:
-                raise OwnershipLost
-            cursor.execute("SELECT reply_to FROM esxprov_event WHERE seq = %s", (record.seq,))
-            row = cursor.fetchone()
-            return row["reply_to"] if row else None
-
-        return replace(record, reply_to=self._database.run(write), reply=body)
+        self._owned(
+            "UPDATE esxprov_event SET state = 'done', outcome = %s, reply = %s, reply_state = %s, "
+            f"finished_at = UTC_TIMESTAMP(6), owned_until = {_NEXT_OWNER} "
+            "WHERE seq = %s AND epoch = %s AND state = 'running'",
+            (outcome.value, body.decode(), "unsent" if record.reply_to else "none", record.seq, record.epoch),
+        )
+        return replace(record, reply=body)
 
     def replied(self, record: Record, *, delivered: bool) -> None:
         """The reply is in its queue, or there is no such queue any more."""

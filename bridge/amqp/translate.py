@@ -17,7 +17,7 @@ from bridge.parameters import BrokerParameters
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 CONNECT_S = 10.0
-_PERSISTENT = 2
+_TRANSIENT, _PERSISTENT = 1, 2
 _ACCESS_REFUSED, _NOT_FOUND, _INEQUIVALENT, _NOT_ALLOWED = 403, 404, 406, 530
 _DENIED = (
     pika.exceptions.AuthenticationError,
@@ -44,7 +44,7 @@ def pika_parameters(parameters: BrokerParameters, name: str) -> pika.ConnectionP
 
 
 def pika_properties(properties: Properties, user: str) -> pika.BasicProperties:
-    """Always persistent, always with the connecting user: the broker refuses any other, so a reader can trust it."""
+    """Always with the connecting user: the broker refuses any other, so a reader can trust it."""
     return pika.BasicProperties(
         message_id=properties.message_id,
         type=properties.type,
@@ -54,7 +54,7 @@ def pika_properties(properties: Properties, user: str) -> pika.BasicProperties:
         content_type=properties.content_type,
         headers=dict(properties.headers) or None,
         user_id=user,
-        delivery_mode=_PERSISTENT,
+        delivery_mode=_PERSISTENT if properties.persistent else _TRANSIENT,
     )
 
 

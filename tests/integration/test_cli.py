@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ def said(bed: Bed, *arguments: str, code: int = 0, text: str = "") -> str:
     done = bed.esxprov(*arguments, text=text)
     assert (done.returncode, done.stderr if code == 0 else "") == (code, ""), done.stderr
     return done.stdout
+
+
+@contextmanager
+def interruptible(bed: Bed, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command at work that hears Ctrl-C, also if the tests run where it is ignored, as behind a shell's `&`."""
+    command = ["env", "--default-signal=INT", sys.executable, "-u", "-m", "esxprov.cli", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=bed.environment(), text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def failure(bed: Bed, *arguments: str, text: str = "") -> tuple[int, str]:
@@ -188,10 +201,7 @@ def test_without_a_service_for_the_node_a_call_ends_with_69(bed: Bed, service: C
 def test_ctrl_c_leaves_the_call_to_the_service_and_says_so(bed: Bed, service: Child, data: dict[str, Any]) -> None:
     for host in bed.endpoints.values():
         host.inject("CopyVirtualDisk_Task", "delay", ms=1500, count=1)
-    command = [sys.executable, "-m", "esxprov.cli", "call", "load", "--file", "-"]
-    with subprocess.Popen(
-        command, env=bed.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with interruptible(bed, "call", "load", "--file", "-") as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(json.dumps(data))
@@ -407,10 +417,7 @@ def test_the_lease_of_a_vm_is_shown(bed: Bed, loaded: dict[str, Any]) -> None:
 
 
 def test_watch_prints_a_lease_as_it_is_written(bed: Bed, service: Child, data: dict[str, Any]) -> None:
-    command = [sys.executable, "-u", "-m", "esxprov.cli", "leases", "watch", "--mac", MAC, "--json"]
-    with subprocess.Popen(
-        command, env=bed.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as watching:
+    with interruptible(bed, "leases", "watch", "--mac", MAC, "--json") as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
         assert watching.stderr.readline() == f"watching {bed.lan.leases}, Ctrl-C ends it\n"
