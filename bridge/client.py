@@ -21,8 +21,6 @@ from bridge.topology import CLI_REPLY_PREFIX, DEAD, EXCHANGE, own_reply_queue, r
 
 log = logging.getLogger(__name__)
 
-_PREFETCH = 100
-
 
 class NoService(Exception):
     """No service takes this call for this management node; the text is one sentence."""
@@ -62,7 +60,7 @@ class Client:
         self._inbox: queue.SimpleQueue[Delivery | _Reconnected] = queue.SimpleQueue()
         self._broker = BrokerThread(parameters, name=f"esxprov client of {node}", on_up=self._on_up)
         self._broker.declare(own_reply_queue(self._reply_queue))
-        self._broker.consume(self._reply_queue, self._on_delivery, _PREFETCH)
+        self._broker.consume(self._reply_queue, self._on_delivery, prefetch=0)
 
     def __enter__(self) -> Client:
         """Connect. BrokerUnavailable if that takes longer than `connect_s`, BrokerRefused if we may not."""
@@ -184,7 +182,6 @@ class Client:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._inbox.put(delivery)
-        self._broker.ack(delivery)
 
 
 def _answer(delivery: Delivery) -> Event | None:

@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from esxprov.errors import ProvisioningError
-from esxprov.ports import Hypervisors, Look
+from esxprov.ports import Hypervisor, Hypervisors, Look
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ class Looks:
     def __init__(self, hypervisors: Hypervisors, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._hypervisors = hypervisors
         self._monotonic = monotonic
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.RLock()  # guards all below
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._newest: dict[str, _Ordered] = {}
 
@@ -37,6 +40,13 @@ class Looks:
         since = self._monotonic() - (RECENT_S if recent else 0)
         ordered = [self._order(name, since) for name in endpoints]
         return [look.result() for look in ordered]
+
+    def ask(
+        self, endpoints: Sequence[str], question: Callable[[Hypervisor], T]
+    ) -> list[tuple[str, T | ProvisioningError]]:
+        """Each endpoint's name and answer, or why it has none; the question goes to all of them side by side."""
+        asked = [(name, self._thread_of(name).submit(self._ask, name, question)) for name in endpoints]
+        return [(name, answer.result()) for name, answer in asked]
 
     def close(self) -> None:
         """End the threads; nobody may ask any more."""
@@ -47,10 +57,19 @@ class Looks:
         with self._lock:
             newest = self._newest.get(name)
             if newest is None or newest.begun_at < since:
-                thread = self._threads.setdefault(name, ThreadPoolExecutor(1, f"look at {name}"))
                 newest = self._newest[name] = _Ordered()
-                newest.look = thread.submit(self._look, name, newest)
+                newest.look = self._thread_of(name).submit(self._look, name, newest)
             return newest.look
+
+    def _thread_of(self, name: str) -> ThreadPoolExecutor:
+        with self._lock:
+            return self._threads.setdefault(name, ThreadPoolExecutor(1, f"look at {name}"))
+
+    def _ask(self, name: str, question: Callable[[Hypervisor], T]) -> T | ProvisioningError:
+        try:
+            return question(self._hypervisors.endpoint(name))
+        except ProvisioningError as error:
+            return error
 
     def _look(self, name: str, ordered: _Ordered) -> Look:
         ordered.begun_at = self._monotonic()

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from esxprov.errors import ProvisioningError
 from esxprov.model import Claim, ClaimState, DiskInfo, FileEntry, Host, Lease, Nic, Pool, PowerState, Profile, Vm
 from esxprov.placement.choose import Decide, Decision
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -153,6 +156,11 @@ class Looks(Protocol):
 
         Who asks at the same time may get the same answer.
         """
+
+    def ask(
+        self, endpoints: Sequence[str], question: Callable[[Hypervisor], T]
+    ) -> list[tuple[str, T | ProvisioningError]]:
+        """Each endpoint's name and answer, or why it has none; the question goes to all of them side by side."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,9 @@ class Consumers:
         channel = self._open_channel()
         if channel is not None and consumer.wanted and consumer.tag is None:
             channel.basic_qos(prefetch_count=consumer.prefetch)
-            consumer.tag = channel.basic_consume(consumer.queue, partial(self._on_delivery, consumer.callback))
+            consumer.tag = channel.basic_consume(
+                consumer.queue, partial(self._on_delivery, consumer), auto_ack=consumer.prefetch == 0
+            )
 
     def _stop(self, consumer: _Consumer) -> None:
         """What still comes for the tag after this, pika gives back to the queue.
@@ -133,11 +135,10 @@ class Consumers:
             channel.basic_cancel(consumer.tag, callback=lambda _: None)
         consumer.tag = None
 
-    def _on_delivery(
-        self, callback: Callable[[Delivery], None], _: Channel, method: Any, properties: Any, body: bytes
-    ) -> None:
-        self._unacked.add(method.delivery_tag)
-        tell(partial(callback, delivery_of(method, properties, body, self._generation)))
+    def _on_delivery(self, consumer: _Consumer, _: Channel, method: Any, properties: Any, body: bytes) -> None:
+        if consumer.prefetch:
+            self._unacked.add(method.delivery_tag)
+        tell(partial(consumer.callback, delivery_of(method, properties, body, self._generation)))
 
 
 def tell(callback: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 RECONNECT_FIRST_S = 0.2
 RECONNECT_MOST_S = 10.0
+POSTED_S = 0.02
 CLOSE_S = 2.0
 """How long the broker may take to agree to a close; one that is out of memory does not read, and so never agrees."""
 
@@ -77,6 +78,7 @@ class BrokerThread:
         self._ended = False
         self._problem = f"the broker {parameters.address} was not connected to yet"
         self._refused = False
+        self._posted: list[Publication] = []
         # Everything below is the I/O thread's alone.
         self._consumers = Consumers(parameters, on_ready=self._ready, on_broken=self._rebuild)
         self._publisher = Publisher(parameters, on_idle=self._close_if_drained)
@@ -113,7 +115,10 @@ class BrokerThread:
         self._call(partial(self._consumers.declare, topology))
 
     def consume(self, queue: str, callback: Callable[[Delivery], None], prefetch: int) -> None:
-        """Consume a queue now and on each later connection, with at most `prefetch` deliveries unacknowledged."""
+        """Consume a queue now and on each later connection, with at most `prefetch` deliveries unacknowledged.
+
+        A `prefetch` of 0 is for a queue that goes with this connection: all comes at once, and is not acknowledged.
+        """
         self._call(partial(self._consumers.consume, queue, callback, prefetch))
 
     def pause(self, queue: str) -> None:
@@ -166,13 +171,19 @@ class BrokerThread:
     def post(self, exchange: str, key: str, body: bytes, properties: Properties) -> None:
         """Publish, in order with the rest, what may get lost: it waits for nothing.
 
-        Not sent at all without a connection, while the broker takes no messages, or with too many under way.
+        Sent within POSTED_S, together with what else was posted by then: to wake the I/O thread for each would keep the
+        work that is told of from the interpreter. Not sent at all without a connection, while the broker takes no
+        messages, or with too many under way.
         """
         if self._ended or not self._up or self._publisher.blocked or not self._room.acquire(blocking=False):
             return
         publication = Publication(exchange, key, body, properties, mandatory=False)
         publication.outcome.add_done_callback(lambda _: self._room.release())
-        self._call(partial(self._publish, publication))
+        with self._changed:
+            self._posted.append(publication)
+            first = len(self._posted) == 1
+        if first:
+            self._call(self._publish_soon)
 
     def browse(
         self,
@@ -309,6 +320,7 @@ class BrokerThread:
     def _begin_stop(self, drain_s: float) -> None:
         if self._stopping:
             return
+        self._publish_posted()
         self._stopping = True
         if self._connection is None:
             self._lost("the connection to the broker was closed by us", refused=False)
@@ -321,7 +333,20 @@ class BrokerThread:
         if self._stopping and self._publisher.idle:
             self._close()
 
+    def _publish_soon(self) -> None:
+        self._loop.call_later(POSTED_S, self._publish_posted)
+
+    def _publish_posted(self) -> None:
+        with self._changed:
+            posted, self._posted = self._posted, []
+        for publication in posted:
+            self._publish_one(publication)
+
     def _publish(self, publication: Publication) -> None:
+        self._publish_posted()  # what was said before comes before
+        self._publish_one(publication)
+
+    def _publish_one(self, publication: Publication) -> None:
         if self._stopping:
             fail(publication, "the connection to the broker is being closed by us")
         elif self._connection is None or not self._connection.is_open:

@@ -87,20 +87,22 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
     silent: dict[str, ProvisioningError] = {}
     claims = [claim for claim in tools.claims.of_computer(computer.id) if claim.id != keep]
     seen_on: set[str] = set()
-    for hypervisor in _claimed_first(tools, site, claims):
-        vm = None
+    vmx = site.layout.vmx(computer.name)
+    for name, found in tools.looks.ask(site.pool.endpoints, lambda hypervisor: hypervisor.find_vm(vmx)):
         try:
-            vm = hypervisor.find_vm(site.layout.vmx(computer.name))
-            if vm is not None:
-                log.info("removing VM %s from %s", vm.name, hypervisor.name)
-                hypervisor.power_off(vm)
-                hypervisor.unregister(vm)
+            if isinstance(found, ProvisioningError):
+                raise found
+            if found is not None:
+                hypervisor = tools.hypervisors.endpoint(name)
+                log.info("removing VM %s from %s", found.name, name)
+                hypervisor.power_off(found)
+                hypervisor.unregister(found)
         except ProvisioningError as error:
             if error.code not in CANNOT_BE_ASKED:
                 raise
-            silent[hypervisor.name] = error
-            if vm is not None:
-                seen_on.add(hypervisor.name)
+            silent[name] = error
+            if isinstance(found, Vm):
+                seen_on.add(name)
     for claim in claims:
         if claim.host.endpoint not in site.pool.endpoints and _is_configured(tools, claim):
             try:

@@ -41,6 +41,7 @@ from esxprov.request import read
 EXAMPLES = Path(envelope.__file__).parent / "examples"
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Died(BaseException):
@@ -423,6 +424,15 @@ class FakeLooks:
             except ProvisioningError as error:
                 looks.append(Look(name, problem=error.message))
         return looks
+
+    def ask(self, endpoints: Sequence[str], question: Callable[[Any], T]) -> list[tuple[str, T | ProvisioningError]]:
+        answers: list[tuple[str, T | ProvisioningError]] = []
+        for name in endpoints:
+            try:
+                answers.append((name, question(self.hypervisors[name])))
+            except ProvisioningError as error:
+                answers.append((name, error))
+        return answers
 
 
 @dataclass
