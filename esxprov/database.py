@@ -74,7 +74,11 @@ class Database:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
-        self._idle: queue.SimpleQueue[tuple[Connection, float]] = queue.SimpleQueue()
+        # By autocommit: a transaction that must be begun by a statement of its own costs one more round trip.
+        self._idle: dict[bool, queue.LifoQueue[tuple[Connection, float]]] = {
+            True: queue.LifoQueue(),
+            False: queue.LifoQueue(),
+        }
 
     def run(self, work: Callable[[Cursor], T]) -> T:
         """The result of `work`, done in one transaction, repeated whole on a deadlock.
@@ -85,27 +89,26 @@ class Database:
         """
 
         def transaction(connection: Connection) -> T:
-            connection.begin()
             with connection.cursor() as cursor:
                 result = work(cursor)
             connection.commit()
             return result
 
-        return self._repeated(transaction)
+        return self._repeated(transaction, autocommit=False)
 
     def single(self, work: Callable[[Cursor], T]) -> T:
-        """As `run`, for work that executes one statement: it commits by itself, in one round trip instead of three."""
+        """As `run`, for work that executes one statement: it commits by itself, in one round trip instead of two."""
 
         def statement(connection: Connection) -> T:
             with connection.cursor() as cursor:
                 return work(cursor)
 
-        return self._repeated(statement)
+        return self._repeated(statement, autocommit=True)
 
-    def _repeated(self, work: Callable[[Connection], T]) -> T:
+    def _repeated(self, work: Callable[[Connection], T], *, autocommit: bool) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._borrowed() as connection:
+                with self._borrowed(autocommit) as connection:
                     return work(connection)
             except pymysql.err.Error as error:
                 code = error.args[0] if error.args else 0
@@ -120,22 +123,22 @@ class Database:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def _borrowed(self) -> Iterator[Connection]:
-        connection = self._take()
+    def _borrowed(self, autocommit: bool) -> Iterator[Connection]:
+        connection = self._take(autocommit)
         try:
             yield connection
         except BaseException:
             # Closing rolls back on the server too, and unlike ROLLBACK it cannot fail on a broken connection.
             connection.close()
             raise
-        self._idle.put((connection, time.monotonic()))
+        self._idle[autocommit].put((connection, time.monotonic()))
 
-    def _take(self) -> Connection:
+    def _take(self, autocommit: bool) -> Connection:
         while True:
             try:
-                connection, since = self._idle.get_nowait()
+                connection, since = self._idle[autocommit].get_nowait()
             except queue.Empty:
-                return self._connect()
+                return self._connect(autocommit)
             if time.monotonic() - since < _TRUSTED_IDLE_S:
                 return connection
             try:
@@ -146,7 +149,7 @@ class Database:
                 continue
             return connection
 
-    def _connect(self) -> Connection:
+    def _connect(self, autocommit: bool) -> Connection:
         config = self.config
         context = ssl.create_default_context(cafile=str(config.ca_file)) if config.ca_file else None
         try:
@@ -158,7 +161,7 @@ class Database:
                 password=config.password,
                 database=config.name,
                 charset="utf8mb4",
-                autocommit=True,  # outside of the transactions that `run` begins
+                autocommit=autocommit,
                 connect_timeout=10,
                 read_timeout=60,
                 write_timeout=60,
@@ -190,11 +193,9 @@ class Database:
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed by their users' ends."""
-        while True:
-            try:
-                self._idle.get_nowait()[0].close()
-            except queue.Empty:
-                return
+        for idle in self._idle.values():
+            while not idle.empty():
+                idle.get_nowait()[0].close()
 
 
 _CATALOGUE_S = 60.0

@@ -240,7 +240,7 @@ def test_many_processes_of_two_pools_that_share_hosts_never_over_commit(
             samples += 1
         results = [work.result() for work in working]
     assert samples > 10
-    assert all(count > 0 for count, _, _ in results)
+    assert sum(count for count, _, _ in results) > 50
     assert sum(refused for _, refused, _ in results) > 20
     assert bad_hosts(database) == []
     left = {claim.id for pool in ("pool-0", "pool-1") for claim in claims.of_pool(pool)}
