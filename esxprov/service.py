@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -168,6 +169,8 @@ class _Service:
         self._house.start()
         self._errands.start()
         self._sweeper.start()
+        # What is here now stays: pyVmomi's classes alone are many, and need not be looked through at each collection.
+        gc.freeze()
         _notify_systemd("READY=1")
         log.info("esxprov %s serves node %s", metadata.version("esxprov"), self._node)
         self._ended.wait()
