@@ -68,11 +68,8 @@ class _Book:
     journal: Journal
     record: Record
 
-    def step(self, name: str, steps: dict[str, Any]) -> None:
-        self.journal.step(self.record, name, steps)
-
-    def decide(self, decision: dict[str, Any]) -> None:
-        self.journal.decide(self.record, decision)
+    def step(self, name: str, steps: dict[str, Any], decision: dict[str, Any] | None) -> None:
+        self.journal.step(self.record, name, steps, decision)
 
 
 @dataclass(slots=True)
@@ -397,7 +394,7 @@ class Dispatcher:
             raise
         except Exception:
             # Also what nobody foresaw: it ends the command, and must not leave its VM and its claim behind.
-            self._undo(record, job, handler)
+            self._undo(job, handler)
             raise
 
     def _attempt(self, record: Record, job: Job, handler: Handler, attempts: _Attempts) -> dict[str, Any]:
@@ -418,7 +415,7 @@ class Dispatcher:
                 attempts.count += 1
                 delay_s = min(2 * delay_s, RETRY_MOST_S)
 
-    def _undo(self, record: Record, job: Job, handler: Handler) -> None:
+    def _undo(self, job: Job, handler: Handler) -> None:
         """Take back what a failed or cancelled command left; what cannot be taken back now is recorded by the
         handler.
 
@@ -427,7 +424,7 @@ class Dispatcher:
         """
         if handler.undo is None:
             return
-        self._journal.step(record, "undo", job.steps)
+        job.write_down("undo")
         try:
             handler.undo(job, self._tools)
         except ProvisioningError as error:

@@ -25,19 +25,16 @@ log = logging.getLogger(__name__)
 class Book(Protocol):
     """Where a job writes down what it did: the journal's row, or nowhere for a query."""
 
-    def step(self, name: str, steps: dict[str, Any]) -> None:
-        """The step entered now and the results of those before. Raises OwnershipLost."""
-
-    def decide(self, decision: dict[str, Any]) -> None:
-        """A placement's input and answer. Raises OwnershipLost."""
+    def step(self, name: str, steps: dict[str, Any], decision: dict[str, Any] | None) -> None:
+        """The step entered now, the results of those before, and a placement's input and answer if there is a new one.
+        Raises OwnershipLost.
+        """
 
 
 class Unrecorded:
     """The book of a query: it changes nothing, so nothing has to survive."""
 
-    def step(self, name: str, steps: dict[str, Any]) -> None: ...
-
-    def decide(self, decision: dict[str, Any]) -> None: ...
+    def step(self, name: str, steps: dict[str, Any], decision: dict[str, Any] | None) -> None: ...
 
 
 class Notify(Protocol):
@@ -94,6 +91,7 @@ class Job:
         self._clock = clock
         self._interrupted = threading.Event()
         self._reason: Exception | None = None
+        self._decision: dict[str, Any] | None = None
         self.last_step = ("accept", "accepted")
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -102,12 +100,17 @@ class Job:
     def step(self, name: str, message: str, loadstate: str | None = None) -> Iterator[Step]:
         """Enter a step: a border at which cancel, deadline and the end of the service are honoured."""
         self.check()
-        self._book.step(name, self.steps)
+        self.write_down(name)
         self.last_step = (name, message)
         self.notify(name, message, loadstate, None)
         started = self._clock.monotonic()
         yield Step(self, name, message, loadstate)
         log.info("%s: %s, done in %.3f s", name, message, self._clock.monotonic() - started)
+
+    def write_down(self, step: str) -> None:
+        """Store where the work is and what was found out so far, before more is done. Raises OwnershipLost."""
+        self._book.step(step, self.steps, self._decision)
+        self._decision = None
 
     def keep(self, name: str, **result: Any) -> dict[str, Any]:
         """Remember a result (small, plain JSON) for a later run, stored at the next border; returns it."""
@@ -120,8 +123,8 @@ class Job:
             self.steps.pop(name, None)
 
     def decided(self, decision: dict[str, Any]) -> None:
-        """Record a placement decision with its input, for `esxprov replay`."""
-        self._book.decide(decision)
+        """Record a placement decision with its input, for `esxprov replay`; stored at the next border."""
+        self._decision = decision
 
     # --- time and reasons to stop -----------------------------------------------------------------------------------
 

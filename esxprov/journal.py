@@ -207,18 +207,16 @@ class Journal:
 
         return self._database.run(write)
 
-    def step(self, record: Record, name: str, steps: dict[str, Any]) -> None:
-        """Where the work is now and what its finished steps found out. Raises OwnershipLost."""
-        self._owned(
-            "UPDATE esxprov_event SET step = %s, steps = %s WHERE seq = %s AND epoch = %s AND state = 'running'",
-            (name, json.dumps(steps), record.seq, record.epoch),
-        )
+    def step(self, record: Record, name: str, steps: dict[str, Any], decision: dict[str, Any] | None = None) -> None:
+        """Where the work is now and what its finished steps found out. Raises OwnershipLost.
 
-    def decide(self, record: Record, decision: dict[str, Any]) -> None:
-        """The placement's input and answer, so that it can be re-decided later. Raises OwnershipLost."""
+        `decision` is the placement's input and answer, so that it can be decided again later; None keeps the last one.
+        """
+        decided = None if decision is None else json.dumps(decision)
         self._owned(
-            "UPDATE esxprov_event SET decision = %s WHERE seq = %s AND epoch = %s AND state = 'running'",
-            (json.dumps(decision), record.seq, record.epoch),
+            "UPDATE esxprov_event SET step = %s, steps = %s, decision = COALESCE(%s, decision) "
+            "WHERE seq = %s AND epoch = %s AND state = 'running'",
+            (name, json.dumps(steps), decided, record.seq, record.epoch),
         )
 
     def retried(self, record: Record, attempts: int) -> None:

@@ -78,7 +78,6 @@ def test_an_abandoned_event_is_taken_over_and_its_old_owner_can_write_nothing_mo
     assert (theirs.epoch, theirs.steps, theirs.takeovers) == (mine.epoch + 1, {"place": {"host": "esx1"}}, 1)
     for write in (
         lambda: journal.step(mine, "register", {}),
-        lambda: journal.decide(mine, {}),
         lambda: journal.retried(mine, 2),
         lambda: journal.release(mine),
         lambda: journal.finish(mine, Outcome.OK, done(load)),

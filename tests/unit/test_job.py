@@ -17,12 +17,11 @@ class Book:
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, dict[str, Any]]] = []
+        self.decisions: list[dict[str, Any] | None] = []
 
-    def step(self, name: str, steps: dict[str, Any]) -> None:
+    def step(self, name: str, steps: dict[str, Any], decision: dict[str, Any] | None) -> None:
         self.entries.append((name, dict(steps)))
-
-    def decide(self, decision: dict[str, Any]) -> None:
-        self.entries.append(("decision", decision))
+        self.decisions.append(decision)
 
 
 def make(steps: dict[str, Any] | None = None, timeout_s: float = 60) -> tuple[Job, Book, World, list[tuple[Any, ...]]]:
@@ -108,3 +107,13 @@ def test_remaining_time_is_that_of_the_event() -> None:
     job, _, world, _ = make(timeout_s=60)
     world.now = datetime(2026, 11, 22, 5, 41, 17, tzinfo=UTC)
     assert job.remaining_s() == 50
+
+
+def test_a_decision_is_written_down_once_at_the_next_border() -> None:
+    job, book, _, _ = make()
+    with job.step("place", "asking"):
+        job.decided({"host": "esx1"})
+    for name in ("clear", "copy"):
+        with job.step(name, name):
+            pass
+    assert book.decisions == [None, {"host": "esx1"}, None]

@@ -503,10 +503,8 @@ class StoredSteps:
         steps: dict[str, Any] = json.loads(self._written)
         return steps
 
-    def step(self, name: str, steps: dict[str, Any]) -> None:
+    def step(self, name: str, steps: dict[str, Any], decision: dict[str, Any] | None) -> None:
         self._written = json.dumps(steps)
-
-    def decide(self, decision: dict[str, Any]) -> None:
         json.dumps(decision)
 
 
