@@ -231,6 +231,18 @@ def test_an_event_that_comes_twice_is_done_once_and_answered_twice_alike(bed: Be
     unload(bed, slot)
 
 
+def test_whoever_asks_again_while_it_is_under_way_gets_the_reply(bed: Bed, slot: Slot, service: Child) -> None:
+    event = slot.request("load")
+    with client(bed) as gone:
+        gone.send(event)
+    service.wait_for("find_image: .*, done")
+    reply = call(bed, event)
+    assert reply["outcome"] == "ok"
+    (vm,) = machines(bed, slot)
+    assert vm["uuid"] == reply["result"]["vm_uuid"]
+    unload(bed, slot)
+
+
 def test_an_unload_ends_the_load_it_makes_pointless(bed: Bed, slot: Slot, service: Child) -> None:
     load = Following(bed, slot.request("load"))
     load.wait_for_step("copy_disk")
