@@ -177,8 +177,9 @@ sub _try_to_publish {
 	}
 	my $error = $@;
 	my $kind = _kind($error);
-	# Once it was accepted, access was fine: what is refused or garbled now is a broker or a proxy that is still starting.
-	my $passes = $kind eq 'lost' || ($state->{accepted} && $kind =~ /^(?:refused|protocol)$/);
+	# Once it was sent there was a broker, and once it was accepted access was fine: what is garbled or refused after that
+	# comes from a proxy or a broker that is still starting.
+	my $passes = $kind eq 'lost' || ($kind eq 'protocol' && $state->{sent}) || ($kind eq 'refused' && $state->{accepted});
 	my $until  = $state->{sent} ? $state->{deadline} : $state->{patience};
 	if (!$passes || (!$state->{cancelled} && _now() + $state->{pause} >= $until)) {
 		$self->close;
