@@ -39,6 +39,7 @@ class Session:
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self.logins = 0  # what the server keeps for a session (filters) dies with it, and is made anew by this count
+        self._waiter: tuple[int, Any] = (0, None)
         parts = urllib.parse.urlsplit(config.url)
         self.host = parts.hostname or ""
         self.port = parts.port or 443
@@ -67,6 +68,16 @@ class Session:
         content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
         self._login(content)
         return content
+
+    @property
+    def waiter(self) -> Any:
+        """A property collector of this login's own, to wait for updates with: those who share one take them from each
+        other (pyvmomi #868).
+        """
+        shared = self.content.propertyCollector
+        if self._waiter[0] != self.logins:
+            self._waiter = self.logins, shared.CreatePropertyCollector()
+        return self._waiter[1]
 
     @property
     def is_vcenter(self) -> bool:

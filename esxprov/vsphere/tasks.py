@@ -113,7 +113,7 @@ class _Watch:
         self.session.call(self._nap, repeatable=True)
 
     def _nap(self) -> None:
-        collector = self.session.content.propertyCollector
+        collector = self.session.waiter
         if self._filter is None or self._login != self.session.logins:
             self._filter = collector.CreateFilter(self._spec, False)
             self._login = self.session.logins

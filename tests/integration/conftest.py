@@ -14,7 +14,7 @@ from tests.testbed.certificates import Certificates
 from tests.testbed.mariadb import MariaDb
 from tests.testbed.rabbitmq import RabbitMq
 
-TASK_MS = 60
+TASK_MS = 120
 """What each vSphere task takes: long enough for a step to be seen at work."""
 
 

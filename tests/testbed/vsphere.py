@@ -34,6 +34,11 @@ _CORRECTIONS = (
         "kind = getManagedObject(ctx.Map.Get(ref)).Type()",
         "if left := ctx.Map.Get(ref); left != nil { kind = getManagedObject(left).Type() } else { continue }",
     ),
+    (  # updates are told when they are there, as by a real one, and not four times a second
+        _LIBRARIES / "src/github.com/vmware/govmomi/simulator/property_collector.go",
+        "time.NewTicker(250 * time.Millisecond)",
+        "time.NewTicker(25 * time.Millisecond)",
+    ),
 )
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0

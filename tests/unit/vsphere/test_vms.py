@@ -45,6 +45,7 @@ class Server:
             CreateFilter=lambda spec, partial: SimpleNamespace(DestroyPropertyFilter=lambda: None),
             WaitForUpdatesEx=lambda version, options: None,
         )
+        collector.CreatePropertyCollector = lambda: collector
         self.session.__dict__["content"] = SimpleNamespace(propertyCollector=collector)
         self.session.__dict__["_stub"] = self
 
