@@ -39,7 +39,7 @@ class Session:
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self.logins = 0  # what the server keeps for a session (filters) dies with it, and is made anew by this count
-        self._waiter: tuple[int, Any] = (0, None)
+        self._waiter: tuple[int, Any] = (-1, None)  # made for that login
         parts = urllib.parse.urlsplit(config.url)
         self.host = parts.hostname or ""
         self.port = parts.port or 443
