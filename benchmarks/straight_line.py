@@ -70,6 +70,7 @@ class Session:
         self._stub = SoapStubAdapter(host=server.host, port=server.port, path="/sdk", version=_VERSION, sslContext=tls)
         self.content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
         self.content.sessionManager.Login(server.user, server.password, "en")
+        self._waiter = self.content.propertyCollector.CreatePropertyCollector()
         self._folder = http.client.HTTPSConnection(server.host, server.port, context=tls)
 
     def close(self) -> None:
@@ -87,8 +88,8 @@ class Session:
         watched, version = None, ""
         while (info := self.read(_TASK, task)[task])["info.state"] not in ("success", "error"):
             if watched is None:
-                watched = self.content.propertyCollector.CreateFilter(_spec(_TASK, task), False)
-            updates = self.content.propertyCollector.WaitForUpdatesEx(version, _PATIENCE)
+                watched = self._waiter.CreateFilter(_spec(_TASK, task), False)
+            updates = self._waiter.WaitForUpdatesEx(version, _PATIENCE)
             version = updates.version if updates is not None else version
         if watched is not None:
             watched.DestroyPropertyFilter()
