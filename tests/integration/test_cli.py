@@ -238,7 +238,7 @@ def test_the_list_of_events_finds_a_reservation_s_own(bed: Bed, loaded: dict[str
     assert table[2].split()[:3] == [loaded["event"], "load", SLOT]
     (row,) = answer(bed, "events", "list", "--limit", "1")
     assert (row["id"], row["outcome"], row["computer"]) == (loaded["event"], "ok", SLOT)
-    assert said(bed, "events", "list", "--reservation", "1") == "no events\n"
+    assert said(bed, "events", "list", "--reservation", "60000") == "no events\n"
 
 
 def test_an_event_is_shown_with_its_placement_and_its_result(bed: Bed, loaded: dict[str, Any]) -> None:
