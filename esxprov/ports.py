@@ -12,7 +12,8 @@ from typing import Protocol, TypeVar
 
 from esxprov.errors import ProvisioningError
 from esxprov.model import Claim, ClaimState, DiskInfo, FileEntry, Host, Lease, Nic, Pool, PowerState, Profile, Vm
-from esxprov.placement.choose import Decide, Decision
+from esxprov.placement.choose import Decision
+from esxprov.placement.room import Decide
 
 T = TypeVar("T")
 

@@ -11,9 +11,11 @@ from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
 from esxprov.job import Job
 from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
-from esxprov.placement.choose import Decision, Room, choose, record
-from esxprov.placement.filters import PlacementRequest, refusal
-from esxprov.placement.snapshot import Snapshot, build
+from esxprov.placement.choose import Decision, choose, farm_of, record
+from esxprov.placement.filters import refusal
+from esxprov.placement.request import PlacementRequest, overhead_mb
+from esxprov.placement.room import Room
+from esxprov.placement.snapshot import Rules, Snapshot, catalogue
 from esxprov.ports import Tools
 
 LINKED_DISK_SHARE = 4
@@ -38,12 +40,13 @@ class Survey:
     silent: Mapping[str, str]
 
     def snapshot(self, pool: Pool, claims: Sequence[Claim], tools: Tools, excluded: Mapping[str, str]) -> Snapshot:
-        return build(pool, self.hosts, self.vms, claims, tools.inventory.image_sizes(), excluded)
+        sizes = catalogue(tools.inventory.image_sizes())
+        return Snapshot(self.hosts, tuple(claims), self.vms, sizes, Rules.of(pool), excluded)
 
     def refused(self, decision: Decision) -> dict[str, str]:
         """Why not each of the others: hosts that were refused, and endpoints that did not answer."""
         silent = {name: f"the endpoint does not answer: {why}" for name, why in self.silent.items()}
-        return {**decision.refused, **silent}
+        return {**{label: why.reason for label, why in decision.refused.items()}, **silent}
 
     def name(self, key: HostKey) -> str:
         """The host's name, its key if it does not answer."""
@@ -81,7 +84,7 @@ def place(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> Placed:
         if claim is None:
             assert decision is not None, "no claim without a decision against it"
             raise _no_capacity(decision, seen)
-        reason = decision.placement.reason if decision and decision.placement else "claimed before an interruption"
+        reason = decision.reason if decision and decision.placements else "claimed before an interruption"
         name = seen.name(claim.host)
         step.keep(claim=claim.id, endpoint=claim.host.endpoint, moid=claim.host.moid, host=name, reason=reason)
         job.notify("place", f"chose {name}: {reason}", "info", None)
@@ -93,17 +96,17 @@ def _claim(
 ) -> tuple[Decision | None, Claim | None]:
     """Decide on what was seen, and on the claims as they are when it is this decision's turn."""
     computer_id = job.request.computer.id
-    sizes = tools.inventory.image_sizes()
-    excluded = job.steps.get("excluded", {})
+    sizes = catalogue(tools.inventory.image_sizes())
+    excluded = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
     decided: list[dict[str, Any]] = []
 
     def decide(claims: Sequence[Claim]) -> tuple[Decision, Room]:
         # What this computer has already is given back before its new VM is switched on.
         others = [claim for claim in claims if claim.computer_id != computer_id]
-        foreign = [one for one in seen.vms if not _is_of(one, computer_id)]
-        snapshot = build(site.pool, seen.hosts, foreign, others, sizes, excluded)
+        foreign = tuple(one for one in seen.vms if not _is_of(one, computer_id))
+        snapshot = Snapshot(seen.hosts, tuple(others), foreign, sizes, Rules.of(site.pool), excluded)
         decision = choose(wanted, snapshot)
-        decided.append(record(wanted, snapshot, decision))
+        decided.append(record((wanted,), snapshot, decision))
         return decision, _room(wanted, snapshot, decision, claims)
 
     decision, claim = tools.claims.take(site.pool.name, job.event.id, computer_id, decide)
@@ -119,10 +122,12 @@ def _is_of(machine: Vm, computer_id: int) -> bool:
 
 def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks: tuple[str, ...]) -> PlacementRequest:
     linked = site.pool.disk is DiskMode.LINKED
+    ram_mb, cpus = vmx.ram_mb(image), image.min_cpus
     return PlacementRequest(
         id=request_id,
-        ram_mb=vmx.ram_mb(image),
-        cpus=image.min_cpus,
+        ram_mb=ram_mb,
+        cpus=cpus,
+        overhead_mb=overhead_mb(ram_mb, cpus),
         disk_mb=disk_mb // LINKED_DISK_SHARE if linked else disk_mb,
         datastore=site.layout.vm_datastore,
         networks=tuple(filter(None, networks)),
@@ -131,10 +136,10 @@ def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks
 
 def _room(wanted: PlacementRequest, snapshot: Snapshot, decision: Decision, claims: Sequence[Claim]) -> Room:
     """The claim, and the most that the chosen host's claims may add up to: its capacity less what foreign VMs take."""
-    if decision.placement is None:
+    if not decision.placements:
         return Room(wanted.ram_needed_mb, wanted.cpus, 0, 0)
-    key = decision.placement.host
-    host = next(host for host in snapshot.hosts if host.key == key)
+    key = decision.placements[0].host
+    host = next(host for host in snapshot.states() if host.key == key)
     claimed = [claim for claim in claims if claim.host == key]
     return Room(
         ram_mb=wanted.ram_needed_mb,
@@ -149,9 +154,13 @@ def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
     reasons = "; ".join(f"{host}: {reason}" for host, reason in refused.items()) or "the pool has no host"
     return ProvisioningError(
         "no_capacity",
-        f"no host takes the VM: {decision.nearest or reasons}",
-        detail={"refused": refused, "nearest": decision.nearest},
+        f"no host takes the VM: {_nearest(decision) or reasons}",
+        detail={"refused": refused, "nearest": _nearest(decision)},
     )
+
+
+def _nearest(decision: Decision) -> str | None:
+    return f"it would fit {decision.help[0]}" if decision.help else None
 
 
 def where(job: Job, tools: Tools) -> dict[str, Any]:
@@ -170,15 +179,15 @@ def where(job: Job, tools: Tools) -> dict[str, Any]:
     for number in range(count):
         wanted = _wanted(f"{job.event.id}/{number}", image, site, image.size_mb, job.request.profile.networks)
         decision = choose(wanted, seen.snapshot(site.pool, claims, tools, {}))
-        if decision.placement is None:
-            reason = decision.nearest or "no host takes it"
+        if not decision.placements:
+            reason = _nearest(decision) or "no host takes it"
             return {
                 "placements": [],
                 "reason": f"{number} of {count} fit, for one more {reason}" if number else reason,
                 "refused": seen.refused(decision),
                 "silent": sorted(seen.silent),
             }
-        chosen = decision.placement
+        (chosen,) = decision.placements
         placements.append({"host": chosen.host_name, "datastore": chosen.datastore, "reason": chosen.reason})
         claims = [*claims, Claim(wanted.id, chosen.host, 0, wanted.ram_needed_mb, wanted.cpus, wanted.id)]
     return {
@@ -199,10 +208,10 @@ def capacity(tools: Tools, pool: Pool) -> list[dict[str, Any]]:
     seen = survey(tools, pool)
     snapshot = seen.snapshot(pool, tools.claims.of_pool(pool.name), tools, {})
     rows: list[dict[str, Any]] = []
-    for host in snapshot.hosts:
+    farm = farm_of(snapshot)
+    for host in map(farm.state, range(len(farm))):
         stores = host.datastores
-        smallest = PlacementRequest("capacity", 4, 1, 0, stores[0].name if stores else "", ())
-        no = refusal(smallest, host)
+        no = refusal(PlacementRequest("capacity", 4, 1, datastore=stores[0].name if stores else ""), host, farm.rules)
         rows.append(
             {
                 "pool": pool.name,

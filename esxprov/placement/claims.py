@@ -15,7 +15,8 @@ from typing import Any
 from esxprov.database import Cursor, Database, rows
 from esxprov.errors import ProvisioningError
 from esxprov.model import Claim, ClaimState, HostKey
-from esxprov.placement.choose import Decide, Decision, Room
+from esxprov.placement.choose import Decision
+from esxprov.placement.room import Decide, Room
 
 _DECISIONS = 10
 """So often another pool may take the same room between our reading the claims and our taking it."""
@@ -55,9 +56,9 @@ class Claims:
             if (held.event_id, held.computer_id) == (event, computer) and held.state is not ClaimState.TO_BE_DESTROYED:
                 return None, held
         decision, room = decide(claims)
-        if decision.placement is None:
+        if not decision.placements:
             return decision, None
-        claim = Claim(str(uuid.uuid4()), decision.placement.host, computer, room.ram_mb, room.cpus, event)
+        claim = Claim(str(uuid.uuid4()), decision.placements[0].host, computer, room.ram_mb, room.cpus, event)
         _occupy(cursor, claim, room)
         _insert(cursor, claim, pool, token)
         return decision, claim

@@ -19,10 +19,11 @@ from esxprov import schema
 from esxprov.database import Cursor, Database, DatabaseConfig
 from esxprov.errors import ProvisioningError
 from esxprov.model import Claim, ClaimState, Datastore, Host, HostKey, Placement, Pool
-from esxprov.placement.choose import Decision, Room, choose
+from esxprov.placement.choose import Decision, choose
 from esxprov.placement.claims import Claims
-from esxprov.placement.filters import PlacementRequest
-from esxprov.placement.snapshot import build
+from esxprov.placement.request import PlacementRequest, overhead_mb
+from esxprov.placement.room import Room
+from esxprov.placement.snapshot import Rules, Size, Snapshot
 from tests.testbed.mariadb import PASSWORD, MariaDb
 
 T = TypeVar("T")
@@ -38,9 +39,10 @@ def decide_for(request: PlacementRequest) -> Callable[[Sequence[Claim]], tuple[D
     """Decisions as the handlers make them, on a farm without foreign VMs."""
 
     def decide(claims: Sequence[Claim]) -> tuple[Decision, Room]:
-        world = build(POOL, HOSTS, [], claims, [(1024, 1), (8192, 4)], {})
+        world = Snapshot(tuple(HOSTS), tuple(claims), (), (Size(1024, 1), Size(8192, 4)), Rules.of(POOL))
         decision = choose(request, world)
-        best = next((host for host in world.hosts if decision.placement and host.key == decision.placement.host), None)
+        taken = {place.host for place in decision.placements}
+        best = next((host for host in world.states() if host.key in taken), None)
         most = (best.ram_capacity_mb, best.cpus_capacity) if best else (0, 0)
         return decision, Room(request.ram_needed_mb, request.cpus, *most)
 
@@ -49,8 +51,8 @@ def decide_for(request: PlacementRequest) -> Callable[[Sequence[Claim]], tuple[D
 
 def always(ram_mb: int = 1000, cpus: int = 1) -> Callable[[Sequence[Claim]], tuple[Decision, Room]]:
     """The first host, which may promise 4000 MB, whatever is claimed on it."""
-    placement = Placement(KEY, "esx1", "nfs1", "because", {})
-    return lambda _: (Decision(placement, {}), Room(ram_mb, cpus, 4000, 8))
+    placement = Placement(KEY, "esx1", "nfs1", "because")
+    return lambda _: (Decision((placement,), "because"), Room(ram_mb, cpus, 4000, 8))
 
 
 def database_at(socket: str) -> Database:
@@ -111,7 +113,7 @@ def test_a_claim_is_kept_as_it_was_taken(claims: Claims) -> None:
 
 
 def test_a_decision_against_every_host_claims_nothing(claims: Claims, database: Database) -> None:
-    no = Decision(None, {"esx1": "too small"})
+    no = Decision((), "too small")
     assert claims.take("blades", "event-1", 7, lambda _: (no, Room(1, 1, 0, 0))) == (no, None)
     assert (claims.of_pool("blades"), used(database)) == ([], {})
 
@@ -216,7 +218,7 @@ def hammer(socket: str, number: int, rounds: int) -> tuple[int, int, set[str]]:
             continue
         ram_mb, cpus = rng.choice([(1024, 1), (2048, 1), (4096, 2), (8192, 4)])
         event = f"{number}-{turn}"
-        request = PlacementRequest(event, ram_mb, cpus, 1, "nfs1", ())
+        request = PlacementRequest(event, ram_mb, cpus, overhead_mb(ram_mb, cpus), 1, "nfs1")
         _, claim = claims.take(f"pool-{number % 2}", event, number, decide_for(request))
         if claim is None:
             refused += 1

@@ -34,7 +34,8 @@ from esxprov.model import (
     Profile,
     Vm,
 )
-from esxprov.placement.choose import Decide, Decision
+from esxprov.placement.choose import Decision
+from esxprov.placement.room import Decide
 from esxprov.ports import Look, Mark, Progress, Tools
 from esxprov.request import read
 
@@ -384,10 +385,10 @@ class FakeClaims:
             if claim.event_id == event_id and claim.state is not ClaimState.TO_BE_DESTROYED:
                 return None, claim
         decision, room = decide(tuple(self.held))
-        if decision.placement is None:
+        if not decision.placements:
             return decision, None
         identifier = f"claim-{self.world.calls_made}"
-        claim = Claim(identifier, decision.placement.host, computer_id, room.ram_mb, room.cpus, event_id)
+        claim = Claim(identifier, decision.placements[0].host, computer_id, room.ram_mb, room.cpus, event_id)
         self.held.append(claim)
         return decision, claim
 
