@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from esxprov.model import Datastore, HostKey
+from esxprov.placement import scores
 from esxprov.placement.filters import FILTERS, STANDING, refusal
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest
-from esxprov.placement.scores import Capacity, Cost, Numbers, cost_of
+from esxprov.placement.scores import Capacity, Cost, Numbers
 from esxprov.placement.snapshot import Rules, Size
 
 FULL = np.iinfo(np.int64).max
@@ -84,7 +85,8 @@ class Farm:
         self._tie = np.zeros(count, np.uint64)
         self._came: dict[int, Counter[tuple[int, int]]] = {}  # since the state was put: VMs by size
         self._pending = Counter(pending_mb or {})
-        self._cost: Cost | None = cost_of(rules.policy, self.catalogue) if self.catalogue else None
+        self._cost: Cost | None = None
+        self._exact: set[tuple[int, int]] = set()  # sizes that have a row of their own
         self._row_of: dict[tuple[int, int, _Needs], int] = {}
         self._rows = np.zeros((0, count), np.int64)
         self._codes = np.zeros((0, count), np.int8)
@@ -95,6 +97,8 @@ class Farm:
         for number, state in enumerate(self.hosts):
             self._tie[number] = _hash(str(state.key))
             self._read(number, state)
+        if catalogue:
+            self.expect(catalogue)
 
     def __len__(self) -> int:
         return len(self.hosts)
@@ -133,9 +137,10 @@ class Farm:
 
     def expect(self, catalogue: Sequence[Size]) -> None:
         """Weigh hosts by another catalogue from now on."""
-        if tuple(catalogue) != self.catalogue:
+        if self._cost is None or tuple(catalogue) != self.catalogue:
             self.catalogue = tuple(catalogue)
-            self._cost = cost_of(self.rules.policy, self.catalogue)
+            self._exact = {(size.ram_mb, size.cpus) for size in scores.weightiest(catalogue, _MOST_ROWS // 2)}
+            self._cost = scores.cost_of(self.rules.policy, catalogue)
             self._forget_rows()
 
     def _change(self, number: int, request: PlacementRequest, sign: int) -> None:
@@ -179,10 +184,21 @@ class Farm:
     # --- what it costs -----------------------------------------------------------------------------------------------
 
     def costs(self, request: PlacementRequest) -> Numbers:
-        """The VM's cost on every host, FULL where a rule refuses it. Soft affinities are no rule here."""
-        number = self._row(request)
+        """The VM's cost on every host, FULL where a rule refuses it. Soft affinities are no rule here.
+
+        A size that is not in the catalogue costs what one a little smaller does: sizes of all kinds would otherwise be
+        a row each.
+        """
+        size = request.ram_needed_mb, request.cpus
+        near = size if size in self._exact else (_rounded(size[0]), _rounded(size[1]))
+        number = self._row(*near, request)
         row: Numbers = self._rows[number]
         closed = self._closed(request)
+        if near != size:
+            short = (np.minimum(self.ram_free, self._largest_ram) < size[0]) | (
+                np.minimum(self.cpus_free, self._largest_cpus) < size[1]
+            )
+            closed = short if closed is None else closed | short
         if closed is not None:
             row = row.copy()
             row[closed] = FULL
@@ -256,33 +272,39 @@ class Farm:
         there.update(self._came.get(number, Counter()))
         return {size: many for size, many in there.items() if many > 0}
 
-    def _row(self, request: PlacementRequest) -> int:
-        needs = (request.datastore, request.networks, request.image if self.rules.image_hosts else "")
-        kind = (request.ram_needed_mb, request.cpus, needs)
+    def _row(self, ram_mb: int, cpus: int, request: PlacementRequest) -> int:
+        kind = (ram_mb, cpus, self._needs_of(request))
         row = self._row_of.get(kind)
         if row is None:
-            if len(self._row_of) >= _MOST_ROWS:
-                self._forget_rows()
             if self._cost is None:
-                self.expect((Size(request.ram_needed_mb, request.cpus),))
-            row = self._row_of[kind] = len(self._row_of)
-            self._add_row(request)
+                self.expect((Size(ram_mb, cpus),))
+            self._standing_for(request)  # first, as it may forget all rows
+            row = self._row_of[kind] = self._spare_row()
+            self._fill_row(row, ram_mb, cpus, request)
         return row
 
-    def _add_row(self, request: PlacementRequest) -> None:
+    def _spare_row(self) -> int:
+        """A row to be filled: the one that was made first if there are many."""
+        if len(self._row_of) >= _MOST_ROWS:
+            return self._row_of.pop(next(iter(self._row_of)))
+        self._rows = np.vstack([self._rows, np.zeros_like(self.ram_free)])
+        self._codes = np.vstack([self._codes, np.zeros(len(self.hosts), np.int8)])
+        self._needs = np.hstack([self._needs, np.ones((2, 1), np.int64)])
+        return len(self._row_of)
+
+    def _fill_row(self, row: int, ram_mb: int, cpus: int, request: PlacementRequest) -> None:
         assert self._cost is not None
         codes = self._standing_for(request).codes
         hosts = Capacity(self.ram_free, self.cpus_free, self.ram, self.cpus)
-        need = np.array([[request.ram_needed_mb], [request.cpus]], np.int64)
+        need = np.array([[ram_mb], [cpus]], np.int64)
         takes = (
-            (request.ram_needed_mb <= np.minimum(self.ram_free, self._largest_ram))
-            & (request.cpus <= np.minimum(self.cpus_free, self._largest_cpus))
+            (ram_mb <= np.minimum(self.ram_free, self._largest_ram))
+            & (cpus <= np.minimum(self.cpus_free, self._largest_cpus))
             & (codes == 0)
         )
-        row = np.where(takes, self._cost(hosts, need[0], need[1]), FULL)
-        self._rows = np.vstack([self._rows, row])
-        self._codes = np.vstack([self._codes, codes])
-        self._needs = np.hstack([self._needs, need])
+        self._rows[row] = np.where(takes, self._cost(hosts, need[0], need[1]), FULL)
+        self._codes[row] = codes
+        self._needs[:, row] = need[:, 0]
 
     def _forget_rows(self) -> None:
         self._row_of.clear()
@@ -290,8 +312,11 @@ class Farm:
 
     # --- rules as arrays ---------------------------------------------------------------------------------------------
 
+    def _needs_of(self, request: PlacementRequest) -> _Needs:
+        return request.datastore, request.networks, request.image if self.rules.image_hosts else ""
+
     def _standing_for(self, request: PlacementRequest) -> _Standing:
-        needs = (request.datastore, request.networks, request.image if self.rules.image_hosts else "")
+        needs = self._needs_of(request)
         standing = self._standing.get(needs)
         if standing is None:
             count = len(self.hosts)
@@ -380,6 +405,12 @@ def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
+
+
+def _rounded(number: int) -> int:
+    """Down to two significant bits."""
+    bits = max(0, number.bit_length() - 2)
+    return number >> bits << bits
 
 
 def _hash(text: str) -> int:

@@ -35,6 +35,21 @@ _FRACTION_BITS = 10
 _WEIGHT_ONE = 1 << 16
 
 
+_MOST_SIZES = 16
+"""Of a catalogue of all sorts of sizes, so many are weighed: each is a division for each host."""
+
+
+def weightiest(catalogue: Sequence[Size], count: int) -> list[Size]:
+    """The sizes that the catalogue is mostly made of, by RAM and vCPUs of all images that have them."""
+    ram = max(1, sum(size.ram_mb * size.images for size in catalogue))
+    cpus = max(1, sum(size.cpus * size.images for size in catalogue))
+
+    def weight(size: Size) -> float:
+        return size.images * (size.ram_mb / ram + size.cpus / cpus)
+
+    return sorted(catalogue, key=lambda size: (-weight(size), size.ram_mb, size.cpus))[:count]
+
+
 def lost_allocations(catalogue: Sequence[Size]) -> Cost:
     """How many future VMs would not fit any more ("Beware of Fragmentation", ATC'23).
 
@@ -43,6 +58,7 @@ def lost_allocations(catalogue: Sequence[Size]) -> Cost:
     images have it, and as it is large: a place lost for one large VM is as bad as several lost for small ones; RAM and
     vCPUs count alike, each in parts of the average image's.
     """
+    catalogue = weightiest(catalogue, _MOST_SIZES)
     ram = np.array([size.ram_mb for size in catalogue], np.int64)
     cpus = np.array([size.cpus for size in catalogue], np.int64)
     images = np.array([size.images for size in catalogue], np.int64)

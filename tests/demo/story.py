@@ -60,7 +60,8 @@ class Story:
         expect("load", told["load"], 1)
         expect("power_status", told["power_status"], "on")
         address = self._column(computer, "privateIPaddress")
-        expect(f"the address that the guest on {computer} has got from dhcpd", self._guest_address(computer, address), address)
+        found = self._guest_address(computer, address)
+        expect(f"the address that the guest on {computer} has got from dhcpd", found, address)
         self._say("the guest", f"{computer} has the address {address}, and VCL's database knows it")
 
     def _capture(self, reservation: ReservationRows) -> ImageRows:
