@@ -201,7 +201,7 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "leases show", "leases watch",
+            "dead show", "hosts", "place", "placement simulate", "leases show", "leases watch",
         )
     }  # fmt: skip
 
