@@ -30,7 +30,13 @@ def placement() -> None:
     "--requests", type=_READABLE, required=True, help="CSV: time_s,duration_s,request,vm,cpus,ram_mb,max_per_host"
 )
 @click.option("--catalogue", type=_READABLE, help="CSV: cpus,ram_mb[,images]; sizes that are still to come.")
-@click.option("--policy", type=click.Choice(["pack", "spread"]), default="pack", show_default=True, help="Keep room for large VMs, or headroom on every host.")
+@click.option(
+    "--policy",
+    type=click.Choice(["pack", "spread"]),
+    default="pack",
+    show_default=True,
+    help="Keep room for large VMs, or headroom on every host.",
+)
 @click.option(
     "--solver-ms",
     type=click.FloatRange(0, 3_600_000),
