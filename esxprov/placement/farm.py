@@ -74,28 +74,29 @@ class Farm:
     ) -> None:
         """`pending_mb` is what is still to be written to each datastore; see `store_id`."""
         self.rules = rules
-        self.hosts: list[HostState] = list(states)
+        # By key: where equal hosts stand must not depend on who was seen first.
+        self.hosts = sorted(states, key=lambda state: (state.key.endpoint, state.key.moid))
         self.index: dict[HostKey, int] = {state.key: number for number, state in enumerate(self.hosts)}
         self.catalogue = tuple(catalogue)
         self.groups: defaultdict[str, dict[int, int]] = defaultdict(dict)  # group -> host -> how many
         count = len(self.hosts)
-        self.ram_free, self.cpus_free, self.ram, self.cpus, self._largest_ram, self._largest_cpus = (
-            np.zeros(count, np.int64) for _ in range(6)
-        )
-        self._tie = np.zeros(count, np.uint64)
-        self._came: dict[int, Counter[tuple[int, int]]] = {}  # since the state was put: VMs by size
+        self._numbers = np.zeros((6, count), np.int64)
+        self.ram_free, self.cpus_free, self.ram, self.cpus, self._ram_fits, self._cpus_fit = self._numbers
+        self._largest = [(0, 0)] * count  # RAM and vCPUs of the largest VM that the empty host takes
+        self._changed: set[int] = set()  # hosts whose columns are out of date
+        self._came: dict[int, dict[tuple[int, int], int]] = {}  # since the state was put: VMs by size
         self._pending = Counter(pending_mb or {})
         self._cost: Cost | None = None
         self._exact: set[tuple[int, int]] = set()  # sizes that have a row of their own
         self._row_of: dict[tuple[int, int, _Needs], int] = {}
-        self._rows = np.zeros((0, count), np.int64)
-        self._codes = np.zeros((0, count), np.int8)
-        self._needs = np.zeros((2, 0), np.int64)  # RAM and vCPUs by row
+        # Row 0 is the VM that needs nothing; see scores.Cost.
+        self._rows = np.zeros((1, count), np.int64)
+        self._closed = np.zeros((1, count), bool)  # by a standing rule
+        self._needs = np.zeros((2, 1), np.int64)  # RAM and vCPUs by row
         self._standing: dict[_Needs, _Standing] = {}
         self._stores: dict[str, int] = {}
         self._store_free: list[int] = []
         for number, state in enumerate(self.hosts):
-            self._tie[number] = _hash(str(state.key))
             self._read(number, state)
         if catalogue:
             self.expect(catalogue)
@@ -120,8 +121,8 @@ class Farm:
             for needs, standing in self._standing.items():
                 self._stand(standing, needs, number)
             for (_, __, needs), row in self._row_of.items():
-                self._codes[row, number] = self._standing[needs].codes[number]
-        self._refresh(number)
+                self._closed[row, number] = self._standing[needs].codes[number] != 0
+        self._changed.add(number)
 
     def write_pending(self, store: str, change_mb: int) -> None:
         """More (or less) is still to be written to a datastore."""
@@ -146,8 +147,10 @@ class Farm:
     def _change(self, number: int, request: PlacementRequest, sign: int) -> None:
         self.ram_free[number] -= sign * request.ram_needed_mb
         self.cpus_free[number] -= sign * request.cpus
-        came = self._came.setdefault(number, Counter())
-        came[request.ram_needed_mb, request.cpus] += sign
+        self._note_room(number)
+        came = self._came.setdefault(number, {})
+        size = request.ram_needed_mb, request.cpus
+        came[size] = came.get(size, 0) + sign
         if request.group:
             there = self.groups[request.group]
             there[number] = there.get(number, 0) + sign
@@ -157,29 +160,31 @@ class Farm:
                     del self.groups[request.group]
         if request.disk_mb and (store := self.hosts[number].datastore(request.datastore)):
             self._pending[store_id(self.hosts[number].key, store)] += sign * request.disk_mb
-        self._refresh(number)
+        self._changed.add(number)
 
     def _read(self, number: int, state: HostState) -> None:
         self.ram_free[number], self.cpus_free[number] = state.ram_free_mb, state.cpus_free
         self.ram[number], self.cpus[number] = state.ram_capacity_mb, state.cpus_capacity
-        self._largest_ram[number], self._largest_cpus[number] = state.largest_vm_ram_mb, state.largest_vm_cpus
+        self._largest[number] = state.largest_vm_ram_mb, state.largest_vm_cpus
+        self._note_room(number)
         for group, there in state.groups.items():
             self.groups[group][number] = there
 
-    def _refresh(self, number: int) -> None:
-        """The costs of all kinds of VMs on one host."""
-        if not self._row_of:
-            return
+    def _note_room(self, number: int) -> None:
+        ram_mb, cpus = self._largest[number]
+        self._ram_fits[number] = min(self.ram_free[number], ram_mb)
+        self._cpus_fit[number] = min(self.cpus_free[number], cpus)
+
+    def _refresh(self) -> None:
+        """The costs of all kinds of VMs on the hosts that have changed, in one go."""
         assert self._cost is not None
-        ram, cpus = self._needs
-        here = slice(number, number + 1)
-        hosts = Capacity(self.ram_free[here], self.cpus_free[here], self.ram[here], self.cpus[here])
-        takes = (
-            (ram <= min(self.ram_free[number], self._largest_ram[number]))
-            & (cpus <= min(self.cpus_free[number], self._largest_cpus[number]))
-            & (self._codes[:, number] == 0)
-        )
-        self._rows[:, number] = np.where(takes, self._cost(hosts, ram, cpus), FULL)
+        changed = list(self._changed)
+        self._changed.clear()
+        ram_free, cpus_free, ram, cpus, ram_fits, cpus_fit = self._numbers[:, changed, None]
+        ram_needed, cpus_needed = self._needs
+        costs = self._cost(Capacity(ram_free, cpus_free, ram, cpus), ram_needed, cpus_needed)
+        costs[(ram_needed > ram_fits) | (cpus_needed > cpus_fit) | self._closed.T[changed]] = FULL
+        self._rows.T[changed] = costs
 
     # --- what it costs -----------------------------------------------------------------------------------------------
 
@@ -192,12 +197,12 @@ class Farm:
         size = request.ram_needed_mb, request.cpus
         near = size if size in self._exact else (_rounded(size[0]), _rounded(size[1]))
         number = self._row(*near, request)
+        if self._changed:
+            self._refresh()
         row: Numbers = self._rows[number]
-        closed = self._closed(request)
+        closed = self._refused(request)
         if near != size:
-            short = (np.minimum(self.ram_free, self._largest_ram) < size[0]) | (
-                np.minimum(self.cpus_free, self._largest_cpus) < size[1]
-            )
+            short = (self._ram_fits < size[0]) | (self._cpus_fit < size[1])
             closed = short if closed is None else closed | short
         if closed is not None:
             row = row.copy()
@@ -212,9 +217,7 @@ class Farm:
         if least == FULL:
             return None
         equal = np.flatnonzero(costs == least)
-        if equal.size == 1:
-            return int(equal[0])
-        return int(equal[_mixed(self._tie[equal] ^ np.uint64(_hash(request.id))).argmin()])
+        return int(equal[_hash(request.id) % equal.size if equal.size > 1 else 0])
 
     def refusals(self, request: PlacementRequest) -> npt.NDArray[np.int8]:
         """For each host the number (in RULES) of the first rule that refuses the VM, 0 if none does."""
@@ -235,8 +238,8 @@ class Farm:
         short = self._short_of_disk(request, standing)
         if short is not None:
             codes[short] = _CODE["disk"]
-        too_large = (self._largest_ram < request.ram_needed_mb) | (self._largest_cpus < request.cpus)
-        codes[too_large] = _CODE["machine"]
+        largest = np.array(self._largest, np.int64).reshape(-1, 2)
+        codes[(largest < (request.ram_needed_mb, request.cpus)).any(axis=1)] = _CODE["machine"]
         return np.where(standing.codes != 0, standing.codes, codes)
 
     def state(self, number: int) -> HostState:
@@ -269,7 +272,7 @@ class Farm:
     def residents(self, number: int) -> dict[tuple[int, int], int]:
         """How many VMs of each size (RAM, vCPUs) a host has."""
         there = Counter(self.hosts[number].residents)
-        there.update(self._came.get(number, Counter()))
+        there.update(self._came.get(number, {}))
         return {size: many for size, many in there.items() if many > 0}
 
     def _row(self, ram_mb: int, cpus: int, request: PlacementRequest) -> int:
@@ -287,28 +290,24 @@ class Farm:
         """A row to be filled: the one that was made first if there are many."""
         if len(self._row_of) >= _MOST_ROWS:
             return self._row_of.pop(next(iter(self._row_of)))
-        self._rows = np.vstack([self._rows, np.zeros_like(self.ram_free)])
-        self._codes = np.vstack([self._codes, np.zeros(len(self.hosts), np.int8)])
-        self._needs = np.hstack([self._needs, np.ones((2, 1), np.int64)])
-        return len(self._row_of)
+        self._rows = np.vstack([self._rows, self._rows[:1]])
+        self._closed = np.vstack([self._closed, self._closed[:1]])
+        self._needs = np.hstack([self._needs, self._needs[:, :1]])
+        return len(self._rows) - 1
 
     def _fill_row(self, row: int, ram_mb: int, cpus: int, request: PlacementRequest) -> None:
         assert self._cost is not None
         codes = self._standing_for(request).codes
-        hosts = Capacity(self.ram_free, self.cpus_free, self.ram, self.cpus)
-        need = np.array([[ram_mb], [cpus]], np.int64)
-        takes = (
-            (ram_mb <= np.minimum(self.ram_free, self._largest_ram))
-            & (cpus <= np.minimum(self.cpus_free, self._largest_cpus))
-            & (codes == 0)
-        )
-        self._rows[row] = np.where(takes, self._cost(hosts, need[0], need[1]), FULL)
-        self._codes[row] = codes
-        self._needs[:, row] = need[:, 0]
+        hosts = Capacity(*self._numbers[:4, :, None])
+        self._needs[:, row] = ram_mb, cpus
+        self._closed[row] = codes != 0
+        ram_needed, cpus_needed = np.array([[0, ram_mb], [0, cpus]], np.int64)
+        takes = (ram_mb <= self._ram_fits) & (cpus <= self._cpus_fit) & (codes == 0)
+        self._rows[row] = np.where(takes, self._cost(hosts, ram_needed, cpus_needed)[:, 1], FULL)
 
     def _forget_rows(self) -> None:
         self._row_of.clear()
-        self._rows, self._codes, self._needs = self._rows[:0], self._codes[:0], self._needs[:, :0]
+        self._rows, self._closed, self._needs = self._rows[:1], self._closed[:1], self._needs[:, :1]
 
     # --- rules as arrays ---------------------------------------------------------------------------------------------
 
@@ -363,7 +362,7 @@ class Farm:
             return []
         return [number for number, there in self.groups.get(request.group, {}).items() if there >= most]
 
-    def _closed(self, request: PlacementRequest) -> npt.NDArray[np.bool_] | None:
+    def _refused(self, request: PlacementRequest) -> npt.NDArray[np.bool_] | None:
         """Where a rule that is no matter of room and standing refuses the VM; None if none does."""
         short = self._short_of_disk(request, self._standing_for(request)) if request.disk_mb else None
         crowded = self._crowded(request)
@@ -398,13 +397,6 @@ def _stands_differently(old: HostState, new: HostState) -> bool:
         new.datastores,
         new.networks,
     )
-
-
-def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Numbers that differ in few bits, far apart (the finaliser of splitmix64)."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _rounded(number: int) -> int:

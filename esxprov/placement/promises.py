@@ -64,6 +64,8 @@ class Promises:
         self._by_foreign_id: dict[str, VmKey] = {}
         self._parts: dict[str, list[_Part]] = {}  # what was added for a claim and the VMs that name it
         self._of_computer: defaultdict[int, set[str]] = defaultdict(set)
+        self._vms_of_computer: defaultdict[int, set[VmKey]] = defaultdict(set)
+        self._computer_of: dict[VmKey, int] = {}
         for vm in vms:
             self.put_vm(vm)
         for claim in claims:
@@ -75,6 +77,10 @@ class Promises:
 
     def claims_of(self, computer_id: int) -> list[Claim]:
         return [self.claims[each] for each in sorted(self._of_computer.get(computer_id, ()))]
+
+    def vms_of(self, computer_id: int) -> list[Vm]:
+        """Those whose annotation names the computer."""
+        return [self.vms[key] for key in sorted(self._vms_of_computer.get(computer_id, ()))]
 
     def put_claim(self, claim: Claim) -> None:
         """A claim that is new or has changed."""
@@ -100,12 +106,17 @@ class Promises:
         self.vms[key] = vm
         self._named[key] = named
         self._carriers[named].add(key)
+        if owner:
+            self._computer_of[key] = owner.computer_id
+            self._vms_of_computer[owner.computer_id].add(key)
         self._by_foreign_id[foreign_claim_id(*key)] = key
         self._account_for(named)
 
     def drop_vm(self, key: VmKey) -> None:
         if self.vms.pop(key, None) is None:
             return
+        if key in self._computer_of:
+            self._vms_of_computer[self._computer_of.pop(key)].discard(key)
         named = self._named.pop(key)
         self._carriers[named].discard(key)
         made_for_it = foreign_claim_id(*key)

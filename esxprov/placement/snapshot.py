@@ -93,31 +93,8 @@ class Snapshot:
         return tuple(self.state(host, promises) for host in self.hosts)
 
     def state(self, host: Host, promises: Promises) -> HostState:
-        """One host with what is promised on it. Of disks still to be written, only those of its own VMs: what others
-        write to a shared datastore is Farm's to know.
-        """
-        promised = promises.of(host.key)
-        rules = self.rules
-        return HostState(
-            key=host.key,
-            name=host.name,
-            state=host.state,
-            maintenance=host.maintenance,
-            ram_mb=host.ram_mb,
-            ram_used_mb=host.ram_used_mb,
-            reserved_ram_mb=rules.reserved_ram_mb,
-            ram_ratio=rules.ram_ratio,
-            cpu_threads=host.cpu_threads,
-            cpu_ratio=rules.cpu_ratio,
-            promised_ram_mb=promised.ram_mb,
-            promised_cpus=promised.cpus,
-            datastores=host.datastores,
-            networks=host.networks,
-            warming_ram_mb=promised.warming_ram_mb,
-            groups=dict(promised.groups),
-            residents=dict(promised.residents),
-            unfit=self.unfit.get(str(host.key)),
-        )
+        """One host with what is promised on it."""
+        return state_of(host, promises, self.rules, self.unfit.get(str(host.key)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` makes the same snapshot of it."""
@@ -128,3 +105,30 @@ class Snapshot:
     def from_json(cls, data: Any) -> Snapshot:
         """The snapshot that `to_json` wrote. Raises plain.NotPlain naming the field that is wrong."""
         return from_plain(cls, data)
+
+
+def state_of(host: Host, promises: Promises, rules: Rules, unfit: str | None) -> HostState:
+    """A host with what is promised on it. Its datastores are as they are: what is still to be written to one, also by
+    other hosts that share it, is Farm's to know.
+    """
+    promised = promises.of(host.key)
+    return HostState(
+        key=host.key,
+        name=host.name,
+        state=host.state,
+        maintenance=host.maintenance,
+        ram_mb=host.ram_mb,
+        ram_used_mb=host.ram_used_mb,
+        reserved_ram_mb=rules.reserved_ram_mb,
+        ram_ratio=rules.ram_ratio,
+        cpu_threads=host.cpu_threads,
+        cpu_ratio=rules.cpu_ratio,
+        promised_ram_mb=promised.ram_mb,
+        promised_cpus=promised.cpus,
+        datastores=host.datastores,
+        networks=host.networks,
+        warming_ram_mb=promised.warming_ram_mb,
+        groups=dict(promised.groups),
+        residents=dict(promised.residents),
+        unfit=unfit,
+    )

@@ -18,8 +18,8 @@ def numbers(*values: int) -> Numbers:
 
 
 def cost(score: Cost, free: tuple[int, int], need: tuple[int, int], whole: tuple[int, int] = (16384, 64)) -> int:
-    here = Capacity(*(numbers(each) for each in (*free, *whole)))
-    return int(score(here, numbers(need[0]), numbers(need[1]))[0])
+    here = Capacity(*(numbers(each)[:, None] for each in (*free, *whole)))
+    return int(score(here, numbers(0, need[0]), numbers(0, need[1]))[0, 1])
 
 
 def test_a_vm_of_the_only_size_costs_exactly_its_own_place() -> None:
@@ -51,10 +51,10 @@ def test_no_vm_gains_room_for_others(catalogue: list[Size], free: tuple[int, int
 
 
 @given(st.lists(sizes, min_size=1, max_size=6), st.lists(rooms, min_size=1, max_size=9), sizes)
-def test_one_host_for_many_vms_costs_the_same_as_many_hosts_for_one(
+def test_many_hosts_and_vms_cost_what_each_costs_by_itself(
     catalogue: list[Size], free: list[tuple[int, int]], vm: Size
 ) -> None:
     score = lost_allocations(catalogue)
-    ram, cpus = (np.array(each, np.int64) for each in zip(*free, strict=True))
-    together = score(Capacity(ram, cpus, ram, cpus), numbers(vm.ram_mb), numbers(vm.cpus))
-    assert list(together) == [cost(score, each, (vm.ram_mb, vm.cpus)) for each in free]
+    ram, cpus = np.array(free, np.int64).T[:, :, None]
+    together = score(Capacity(ram, cpus, ram, cpus), numbers(0, vm.ram_mb, 1), numbers(0, vm.cpus, 1))
+    assert list(together[:, 1]) == [cost(score, each, (vm.ram_mb, vm.cpus)) for each in free]

@@ -152,4 +152,5 @@ def test_promises_that_lived_through_changes_are_those_made_anew(
 @given(snapshots())
 def test_a_farm_is_made_of_every_host_with_its_promises(world: Snapshot) -> None:
     made = farm_of(world)
-    assert [made.raw(number) for number in range(len(made))] == list(world.states())
+    by_key = {state.key: state for state in world.states()}
+    assert {state.key: made.raw(number) for number, state in enumerate(made.hosts)} == by_key
