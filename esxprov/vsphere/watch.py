@@ -141,6 +141,7 @@ class Watch:
         # Endpoints that were begun together are not polled together.
         due = time.monotonic() + self._poll_s * random.uniform(0.5, 1)
         while not self._ended.is_set():
+            # The answer is held back for so long, so it must be well within the time-out.
             wait_s = min(WAIT_S, self._config.timeout_s // 2, due - time.monotonic())
             updates = self._updates.next(max(1, int(wait_s)))
             with self._changed:
