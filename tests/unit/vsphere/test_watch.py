@@ -1,7 +1,11 @@
-"""How long what is known is good for, and when a silent endpoint is tried again."""
+"""How long what is known is good for, when a silent endpoint is tried again, and what ends the stream."""
 
 from __future__ import annotations
 
+import http.client
+import ssl
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +16,13 @@ import pytest
 
 from esxprov import ports
 from esxprov.model import EndpointConfig
-from esxprov.vsphere.api import vim
+from esxprov.vsphere.api import vim, vmodl
+from esxprov.vsphere.properties import Found
 from esxprov.vsphere.session import Session
+from esxprov.vsphere.updates import Update
 from esxprov.vsphere.watch import ALIVE_S, PAUSES_S, REFUSED_S, Watch, Watches, pause_s
 
+_PATIENCE_S = 10.0
 CONFIG = EndpointConfig("esx1", "https://esx1.example", "svc", "pw", timeout_s=30)
 
 
@@ -141,3 +148,83 @@ def test_the_watches_are_what_looks_ask_for() -> None:
     watches: ports.Watches = Watches({"esx1": CONFIG})
     assert watches.look("esx1") is None
     assert watches.look("esx2") is None
+
+
+# --- the thread ------------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """Begins with one VM; the first time it is waited for its changes it raises, then it waits for the end."""
+
+    def __init__(self, error: Exception) -> None:
+        self.begun = 0
+        self.ended = threading.Event()
+        self.waiting = threading.Event()
+        self.errors = [error]
+
+    def begin(self) -> list[Found]:
+        self.begun += 1
+        return [Found(vim.HostSystem(f"host-{self.begun}"), {})]
+
+    def next(self, wait_s: int) -> list[Update]:
+        if self.errors:
+            raise self.errors.pop()
+        self.waiting.set()
+        assert self.ended.wait(_PATIENCE_S)
+        return []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        vim.fault.NotAuthenticated(),
+        vmodl.fault.ManagedObjectNotFound(),
+        vmodl.query.InvalidCollectorVersion(),
+        http.client.RemoteDisconnected(""),
+        ssl.SSLEOFError(),
+    ],
+    ids=lambda error: type(error).__name__.rpartition(".")[2],
+)
+def test_a_lost_stream_is_begun_anew_at_once_and_is_no_silence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Stream(error)
+    monkeypatch.setattr("esxprov.vsphere.watch.Updates", lambda session: stream)
+    monkeypatch.setattr("esxprov.vsphere.watch.PAUSES_S", (3600,))
+    watch = Watch(CONFIG, lambda: None)
+    watch.start()
+    assert stream.waiting.wait(_PATIENCE_S)
+    known = watch.look()
+    watch.end()
+    stream.ended.set()
+    assert watch.join(time.monotonic() + _PATIENCE_S)
+    assert known is not None
+    assert ([host.key.moid for host in known.hosts], stream.begun) == (["host-2"], 2)
+    assert caplog.messages == []
+
+
+def test_an_error_that_nobody_thought_of_is_shown_and_does_not_end_the_watch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Stream(KeyError("urn:vim25"))
+    monkeypatch.setattr("esxprov.vsphere.watch.Updates", lambda session: stream)
+    monkeypatch.setattr("esxprov.vsphere.watch.PAUSES_S", (0,))
+    watch = Watch(CONFIG, lambda: None)
+    watch.start()
+    assert stream.waiting.wait(_PATIENCE_S)
+    watch.end()
+    stream.ended.set()
+    assert watch.join(time.monotonic() + _PATIENCE_S)
+    assert caplog.messages == ["watching esx1 failed"]
+
+
+def test_the_end_does_not_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = threading.Event()
+    stream = Stream(TimeoutError())
+    monkeypatch.setattr("esxprov.vsphere.watch.Updates", lambda session: stream)
+    monkeypatch.setattr("esxprov.vsphere.watch.PAUSES_S", (3600,))
+    watch = Watch(CONFIG, lambda: silent.set() if not stream.errors else None)
+    watch.start()
+    assert silent.wait(_PATIENCE_S)
+    watch.end()
+    assert watch.join(time.monotonic() + _PATIENCE_S)
