@@ -21,11 +21,18 @@ class DiskMode(StrEnum):
 
 
 class ClaimState(StrEnum):
-    """A claim holds capacity in every state. `to_be_destroyed`: its VM must go, but its host did not answer."""
+    """A claim holds capacity in every state.
+
+    `claimed`: its VM is on its way, under a lease. `running`: its VM was delivered. `to_be_destroyed`: its VM must go,
+    but its host did not answer. `foreign`: a VM that nobody claimed, found on a host. `lost`: its VM was not seen any
+    more, twice.
+    """
 
     CLAIMED = "claimed"
     RUNNING = "running"
     TO_BE_DESTROYED = "to_be_destroyed"
+    FOREIGN = "foreign"
+    LOST = "lost"
 
 
 # --- what an event says about a request -----------------------------------------------------------------------------
@@ -239,7 +246,11 @@ class FileEntry:
 class Claim:
     """Capacity held on a host for one computer.
 
-    `id` is written into the VM's annotation, so the VM identifies itself.
+    `id` is written into the VM's annotation, so the VM identifies itself; `ram_mb` includes the hypervisor's overhead.
+    `group` names what is placed together (VCL's request), so that its VMs can be counted on a host. `disk_mb` is still
+    to be written to `datastore`; it counts while the claim is `claimed`. `ends_at` (epoch seconds) is when VCL will
+    give the machine back, None if nobody knows. `event_id` is the load that holds it, "" while a reservation of a
+    cluster was given its place but has not asked for it yet.
     """
 
     id: str
@@ -249,6 +260,12 @@ class Claim:
     cpus: int
     event_id: str
     state: ClaimState = ClaimState.CLAIMED
+    pool: str = ""
+    reservation_id: int = 0
+    group: str = ""
+    disk_mb: int = 0
+    datastore: str = ""
+    ends_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
