@@ -40,7 +40,7 @@ from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
 from esxprov.ports import Tools
-from esxprov.vsphere import VSphere
+from esxprov.vsphere import VSphere, Watches
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +124,10 @@ class _Service:
         self._database = Database(config.database)
         schema.check(self._database)
         self._journal = Journal(self._database, owner.myself())
-        self._hypervisors = VSphere(config.endpoints)
+        self._watches = Watches(config.endpoints)
+        self._hypervisors = VSphere(config.endpoints, self._watches)
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
-        self._looks = Looks(self._hypervisors)
+        self._looks = Looks(self._hypervisors, watches=self._watches)
         self._tools = _tools(config, self._database, self._hypervisors, self._looks, self._watcher)
         # Signs of life must not wait for a silent broker, nor that for a silent host: each has a thread of its own.
         self._house = Housekeeping(self._clock)
@@ -160,6 +161,7 @@ class _Service:
         self._errands.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
         self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
         self._watcher.start()
+        self._watches.start()
         self._start_broker()
         # What an earlier service left comes first: the queue would fill all workers.
         self._journal.give_up(owner.is_known_dead)
@@ -206,6 +208,7 @@ class _Service:
         self._sweeper.stop()
         self._broker.stop()
         self._watcher.stop()
+        self._watches.stop()
         self._looks.close()
         self._hypervisors.close()
         self._database.close()
