@@ -19,10 +19,14 @@ FOREIGN = {
     "click": {"esxprov.cli", "esxprov.tables"},
 }
 PURE = [
+    "esxprov.placement.books",
     "esxprov.placement.choose",
     "esxprov.placement.filters",
+    "esxprov.placement.ledger",
+    "esxprov.placement.reconcile",
     "esxprov.placement.scores",
     "esxprov.placement.snapshot",
+    "esxprov.placement.wants",
 ]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from esxprov.model import Claim, HostKey, Placement
+from esxprov.model import HostKey, Placement
 from esxprov.placement.filters import PlacementRequest, refusal
 from esxprov.placement.scores import SCORES, expected
 from esxprov.placement.snapshot import HostState, Snapshot
@@ -34,20 +34,6 @@ class Decision:
         place = data["placement"]
         placement = Placement(**{**place, "host": HostKey(**place["host"])}) if place else None
         return cls(placement, data["refused"], data["nearest"])
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a claim takes, and what its host may have promised in all claims at most."""
-
-    ram_mb: int
-    cpus: int
-    most_ram_mb: int
-    most_cpus: int
-
-
-Decide = Callable[[Sequence[Claim]], tuple[Decision, Room]]
-"""Given all claims as they are now, those of other pools too: the decision, and the room on the host it chose."""
 
 
 def choose(request: PlacementRequest, snapshot: Snapshot) -> Decision:
