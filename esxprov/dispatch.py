@@ -481,6 +481,11 @@ class Dispatcher:
             elif (reason := kept[running.record.seq]) is not None:
                 running.job.interrupt(cancelled(reason))
 
+    def at_work(self) -> list[str]:
+        """The ids of the events that run here or wait for a worker."""
+        with self._changed:
+            return [record.event.id for record in [*(r.record for r in self._running.values()), *self._queued.values()]]
+
     def break_silence(self) -> None:
         """Say what each long step is at, so that no caller takes us for dead."""
         now = self._clock.monotonic()

@@ -21,11 +21,11 @@ class DiskMode(StrEnum):
 
 
 class ClaimState(StrEnum):
-    """A claim holds capacity in every state.
+    """A claim holds capacity in every state but `released`.
 
     `claimed`: its VM is on its way, under a lease. `running`: its VM was delivered. `to_be_destroyed`: its VM must go,
     but its host did not answer. `foreign`: a VM that nobody claimed, found on a host. `lost`: its VM was not seen any
-    more, twice.
+    more, twice. `released`: the claim is no more; its row stays for an hour, so that who reads changes learns of it.
     """
 
     CLAIMED = "claimed"
@@ -33,6 +33,7 @@ class ClaimState(StrEnum):
     TO_BE_DESTROYED = "to_be_destroyed"
     FOREIGN = "foreign"
     LOST = "lost"
+    RELEASED = "released"
 
 
 # --- what an event says about a request -----------------------------------------------------------------------------

@@ -5,16 +5,29 @@ The adapters behind them are vsphere, database, leases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from esxprov.errors import ProvisioningError
-from esxprov.model import Claim, ClaimState, DiskInfo, FileEntry, Host, Lease, Nic, Pool, PowerState, Profile, Vm
-from esxprov.placement.choose import Decision
-from esxprov.placement.room import Decide
+from esxprov.model import (
+    Claim,
+    ClaimState,
+    DiskInfo,
+    FileEntry,
+    Host,
+    HostKey,
+    Lease,
+    Nic,
+    Pool,
+    PowerState,
+    Profile,
+    Vm,
+)
+from esxprov.placement.wants import Taken, Want
 
+D = TypeVar("D")
 T = TypeVar("T")
 
 
@@ -126,11 +139,13 @@ class Hypervisors(Protocol):
 class ClaimBook(Protocol):
     """Capacity held for computers."""
 
-    def take(self, pool: str, event_id: str, computer_id: int, decide: Decide) -> tuple[Decision | None, Claim | None]:
-        """Decide and claim in one step; an event that holds a claim gets that one and no new decision."""
+    def take(self, want: Want[D]) -> Taken[D]:
+        """Decide and claim in one step; an event that holds a claim gets that one, a reservation for which one waits
+        gets that, and there is no new decision.
+        """
 
-    def release(self, claim_id: str) -> None:
-        """Give the capacity back. Released already is fine."""
+    def release(self, claim_id: str, evidence: str = "") -> None:
+        """Give the capacity back. Released already is fine. `evidence` says how we know that it is free."""
 
     def mark(self, claim_id: str, state: ClaimState) -> None:
         """Change a claim's state; its capacity stays taken."""
@@ -140,6 +155,19 @@ class ClaimBook(Protocol):
 
     def of_pool(self, pool: str) -> list[Claim]:
         """All claims of a pool."""
+
+
+class Quarantine(Protocol):
+    """Hosts that failed to switch a VM on, and are not chosen for a while."""
+
+    def put(self, host: HostKey, reason: str, image: str = "") -> None:
+        """The host failed; with `image` it is kept from that image only."""
+
+    def of(self, image: str) -> Mapping[HostKey, str]:
+        """The hosts that are not to be chosen for an image now, and why."""
+
+    def clear(self, host: HostKey, image: str) -> None:
+        """The host has switched a VM of this image on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,5 +292,6 @@ class Tools:
     looks: Looks
     pools: Pools
     claims: ClaimBook
+    quarantine: Quarantine
     leases: LeaseSource
     inventory: Inventory

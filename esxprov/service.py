@@ -39,13 +39,18 @@ from esxprov.looks import Looks
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
+from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
+from esxprov.reconciler import RECONCILE_S, Reconciler
 from esxprov.vsphere import VSphere, Watches
 
 log = logging.getLogger(__name__)
 
 RECOVER_S = 30
 """How often abandoned events, unsent replies and pending removals are looked for."""
+
+RENEW_CLAIMS_S = 60
+"""A fifth of a claim's lease."""
 
 FORGET_S = 3600
 
@@ -90,19 +95,22 @@ def tools(config: Config) -> Iterator[Tools]:
         hypervisors = VSphere(config.endpoints)
         looks = Looks(hypervisors)
         try:
-            yield _tools(config, database, hypervisors, looks, watcher)
+            yield _tools(config, database, Claims(database), hypervisors, looks, watcher)
         finally:
             looks.close()
             hypervisors.close()
             database.close()
 
 
-def _tools(config: Config, database: Database, hypervisors: VSphere, looks: Looks, watcher: LeaseWatcher) -> Tools:
+def _tools(
+    config: Config, database: Database, claims: Claims, hypervisors: VSphere, looks: Looks, watcher: LeaseWatcher
+) -> Tools:
     return Tools(
         hypervisors=hypervisors,
         looks=looks,
         pools=ConfiguredPools(config),
-        claims=Claims(database),
+        claims=claims,
+        quarantine=Quarantine(database),
         leases=FreshLeases(watcher),
         inventory=VclInventory(database),
     )
@@ -128,7 +136,9 @@ class _Service:
         self._hypervisors = VSphere(config.endpoints, self._watches)
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
         self._looks = Looks(self._hypervisors, watches=self._watches)
-        self._tools = _tools(config, self._database, self._hypervisors, self._looks, self._watcher)
+        self._claims = Claims(self._database, self._journal.owner)
+        self._tools = _tools(config, self._database, self._claims, self._hypervisors, self._looks, self._watcher)
+        self._reconciler = Reconciler(self._claims, self._looks, config.pools.values())
         # Signs of life must not wait for a silent broker, nor that for a silent host: each has a thread of its own.
         self._house = Housekeeping(self._clock)
         self._errands = Housekeeping(self._clock, "errands")
@@ -153,13 +163,16 @@ class _Service:
             signal.signal(number, self._on_signal)
         chores = self._house
         chores.every(RENEW_S, "renew ownership", self._dispatcher.renew)
+        chores.every(RENEW_CLAIMS_S, "renew claims", lambda: self._claims.renew(self._dispatcher.at_work()))
         chores.every(RECOVER_S, "bury the dead", lambda: self._journal.give_up(owner.is_known_dead))
         chores.every(RECOVER_S, "recover", self._dispatcher.recover)
         chores.every(1, "take in again", self._dispatcher.take_in_again)
         chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
+        chores.every(FORGET_S, "forget released claims", self._claims.forget)
         self._errands.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
         self._errands.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
         self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
+        self._sweeper.every(RECONCILE_S, "reconcile claims", self._reconciler.run, first_s=0)
         self._watcher.start()
         self._watches.start()
         self._start_broker()

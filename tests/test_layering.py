@@ -21,6 +21,7 @@ FOREIGN = {
     "scipy": {"esxprov.placement.exact", "benchmarks"},
 }
 PURE = [
+    "esxprov.placement.books",
     "esxprov.placement.choose",
     "esxprov.placement.exact",
     "esxprov.placement.explain",
@@ -30,9 +31,12 @@ PURE = [
     "esxprov.placement.host",
     "esxprov.placement.promises",
     "esxprov.placement.request",
+    "esxprov.placement.ledger",
+    "esxprov.placement.reconcile",
     "esxprov.placement.scores",
     "esxprov.placement.search",
     "esxprov.placement.snapshot",
+    "esxprov.placement.wants",
 ]
 
 

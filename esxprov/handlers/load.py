@@ -105,7 +105,8 @@ def _leave_host(job: Job, tools: Tools, site: vm.Site, placed: Placed, error: Pr
     # Entering the step writes down that the place is left, before its claim is given back: a service that dies in
     # between leaves a claim too many, which the next one gets again, and never a place without a claim.
     with job.step("leave_host", f"{placed.host_name} refused the VM ({error}), trying another host", "info"):
-        tools.claims.release(placed.claim_id)
+        tools.claims.release(placed.claim_id, f"{placed.host_name} refused its VM")
+    tools.quarantine.put(placed.host, f"{placed.host_name} refused {job.request.computer.name}: {error.message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,7 @@ class _Deployment:
         self.job.keep("arm", at=mark.at)
         with self.job.step("power_on", f"switching {machine.name} on", "startvm"):
             self.hypervisor.power_on(machine)
+        self.tools.quarantine.clear(self.placed.host, self.job.request.image.name)
         return mark
 
     def _wait_for_address(self, machine: Vm, mark: Mark) -> Lease:

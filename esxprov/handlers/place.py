@@ -13,9 +13,10 @@ from esxprov.job import Job
 from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
 from esxprov.placement.choose import Decision, choose, farm_of, record
 from esxprov.placement.filters import refusal
+from esxprov.placement.ledger import Ledger
 from esxprov.placement.request import PlacementRequest, overhead_mb
-from esxprov.placement.room import Room
 from esxprov.placement.snapshot import Rules, Snapshot, catalogue
+from esxprov.placement.wants import Proposal, Room, Want
 from esxprov.ports import Tools
 
 LINKED_DISK_SHARE = 4
@@ -96,23 +97,43 @@ def _claim(
 ) -> tuple[Decision | None, Claim | None]:
     """Decide on what was seen, and on the claims as they are when it is this decision's turn."""
     computer_id = job.request.computer.id
+    reservation_id = job.request.reservation.reservation_id
     sizes = catalogue(tools.inventory.image_sizes())
-    excluded = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
+    quarantined = {str(host): why for host, why in tools.quarantine.of(job.request.image.name).items()}
+    tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
     decided: list[dict[str, Any]] = []
 
-    def decide(claims: Sequence[Claim]) -> tuple[Decision, Room]:
+    def decide(ledger: Ledger, _: Any) -> Proposal[Decision]:
         # What this computer has already is given back before its new VM is switched on.
-        others = [claim for claim in claims if claim.computer_id != computer_id]
+        others = tuple(claim for claim in ledger if claim.computer_id != computer_id)
         foreign = tuple(one for one in seen.vms if not _is_of(one, computer_id))
-        snapshot = Snapshot(seen.hosts, tuple(others), foreign, sizes, Rules.of(site.pool), excluded)
+        snapshot = Snapshot(seen.hosts, others, foreign, sizes, Rules.of(site.pool), {**quarantined, **tried})
         decision = choose(wanted, snapshot)
         decided.append(record((wanted,), snapshot, decision))
-        return decision, _room(wanted, snapshot, decision, claims)
+        if not decision.placements:
+            return Proposal(decision)
+        host = next(host for host in snapshot.states() if host.key == decision.placements[0].host)
+        claim = Claim(
+            "",
+            host.key,
+            computer_id,
+            wanted.ram_needed_mb,
+            wanted.cpus,
+            job.event.id,
+            pool=site.pool.name,
+            reservation_id=reservation_id,
+            disk_mb=wanted.disk_mb,
+            datastore=wanted.datastore,
+        )
+        # The most that its claims may add up to: its capacity less what VMs take that no claim counts.
+        claimed = ledger.of_host(host.key)
+        most_ram_mb = sum(claim.ram_mb for claim in claimed) + host.ram_free_mb
+        return Proposal(decision, (Room(claim, most_ram_mb, sum(claim.cpus for claim in claimed) + host.cpus_free),))
 
-    decision, claim = tools.claims.take(site.pool.name, job.event.id, computer_id, decide)
+    taken = tools.claims.take(Want(job.event.id, computer_id, reservation_id, decide))
     if decided:
         job.decided(decided[-1])
-    return decision, claim
+    return taken.decision, taken.claim
 
 
 def _is_of(machine: Vm, computer_id: int) -> bool:
@@ -131,21 +152,6 @@ def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks
         disk_mb=disk_mb // LINKED_DISK_SHARE if linked else disk_mb,
         datastore=site.layout.vm_datastore,
         networks=tuple(filter(None, networks)),
-    )
-
-
-def _room(wanted: PlacementRequest, snapshot: Snapshot, decision: Decision, claims: Sequence[Claim]) -> Room:
-    """The claim, and the most that the chosen host's claims may add up to: its capacity less what foreign VMs take."""
-    if not decision.placements:
-        return Room(wanted.ram_needed_mb, wanted.cpus, 0, 0)
-    key = decision.placements[0].host
-    host = next(host for host in snapshot.states() if host.key == key)
-    claimed = [claim for claim in claims if claim.host == key]
-    return Room(
-        ram_mb=wanted.ram_needed_mb,
-        cpus=wanted.cpus,
-        most_ram_mb=sum(claim.ram_mb for claim in claimed) + host.ram_free_mb,
-        most_cpus=sum(claim.cpus for claim in claimed) + host.cpus_free,
     )
 
 

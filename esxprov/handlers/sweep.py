@@ -36,7 +36,6 @@ def sweep(tools: Tools, pool: Pool) -> int:
                 if is_silent:
                     silent.add(endpoint)
                 continue
-            tools.claims.release(claim.id)
-            log.info("%s answers again: computer %d is removed from it", claim.host, claim.computer_id)
+            tools.claims.release(claim.id, f"{claim.host} answers again and its VM is removed")
             done += 1
     return done

@@ -122,7 +122,7 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
         _delete_directory(tools, site, computer, silent)
     for claim in claims:
         if claim not in stuck:
-            tools.claims.release(claim.id)
+            tools.claims.release(claim.id, f"no VM of {computer.name} is left")
     return sorted({claim.host.endpoint for claim in stuck})
 
 

@@ -181,7 +181,7 @@ class World:
             # inuse/ itself is made with the first VM, and stays
             files=frozenset(str(path) for store in stores for path in store.rglob("*") if path != store / "inuse"),
             vms=frozenset(vm["path"] for host in bed.endpoints.values() for vm in host.inventory()["vms"]),
-            claims=rows.value("SELECT COUNT(*) FROM esxprov_claim"),
+            claims=rows.value("SELECT COUNT(*) FROM esxprov_claim WHERE state <> 'released'"),
             used_ram_mb=int(rows.value("SELECT COALESCE(SUM(used_ram_mb), 0) FROM esxprov_host")),
             running=rows.value("SELECT COUNT(*) FROM esxprov_event WHERE state = 'running'"),
             # the slow load in the background has a file of its own there, for slot2

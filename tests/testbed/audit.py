@@ -25,7 +25,8 @@ def _directories(bed: Bed) -> list[str]:
 
 def _rows(bed: Bed) -> list[str]:
     questions = (
-        "SELECT CONCAT('claim of computer ', computer_id, ', ', state) AS what FROM esxprov_claim",
+        "SELECT CONCAT('claim of computer ', computer_id, ', ', state) AS what FROM esxprov_claim "
+        "WHERE state <> 'released'",
         "SELECT CONCAT(used_ram_mb, ' MB and ', used_cpus, ' vCPUs promised on ', endpoint, '/', moid) AS what "
         "FROM esxprov_host WHERE used_ram_mb <> 0 OR used_cpus <> 0",
         "SELECT CONCAT('event ', id, ' (', call_name, ') is ', state, ', its reply ', reply_state) AS what "

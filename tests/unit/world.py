@@ -34,14 +34,15 @@ from esxprov.model import (
     Profile,
     Vm,
 )
-from esxprov.placement.choose import Decision
-from esxprov.placement.room import Decide
+from esxprov.placement.ledger import Ledger
+from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
 from esxprov.ports import Look, Mark, Progress, Tools
 from esxprov.request import read
 
 EXAMPLES = Path(envelope.__file__).parent / "examples"
 
 F = TypeVar("F", bound=Callable[..., Any])
+D = TypeVar("D")
 T = TypeVar("T")
 
 
@@ -383,20 +384,25 @@ class FakeClaims:
     held: list[Claim] = field(default_factory=list)
 
     @port
-    def take(self, pool: str, event_id: str, computer_id: int, decide: Decide) -> tuple[Decision | None, Claim | None]:
-        for claim in self.held:
-            if claim.event_id == event_id and claim.state is not ClaimState.TO_BE_DESTROYED:
-                return None, claim
-        decision, room = decide(tuple(self.held))
-        if not decision.placements:
-            return decision, None
-        identifier = f"claim-{self.world.calls_made}"
-        claim = Claim(identifier, decision.placements[0].host, computer_id, room.ram_mb, room.cpus, event_id)
-        self.held.append(claim)
-        return decision, claim
+    def take(self, want: Want[D]) -> Taken[D]:
+        ledger = Ledger()
+        ledger.replace_all(self.held)
+        if (claim := held_by(ledger, want)) is not None:
+            return Taken(None, claim)
+        if (claim := waiting_for(ledger, want)) is not None:
+            adopted = replace(claim, event_id=want.event_id)
+            self.held = [adopted if one is claim else one for one in self.held]
+            return Taken(None, adopted)
+        proposal, hint = want.decide(ledger, None), None
+        while isinstance(proposal, Later):
+            hint = proposal.work()
+            proposal = want.decide(ledger, hint)
+        rooms = named(want, proposal)
+        self.held += [room.claim for room in rooms]
+        return taken(want, proposal, rooms)
 
     @port
-    def release(self, claim_id: str) -> None:
+    def release(self, claim_id: str, evidence: str = "") -> None:
         self.held = [claim for claim in self.held if claim.id != claim_id]
 
     @port
@@ -408,6 +414,22 @@ class FakeClaims:
 
     def of_pool(self, pool: str) -> list[Claim]:
         return list(self.held)
+
+
+@dataclass
+class FakeQuarantine:
+    """Hosts that are not chosen, until they succeed."""
+
+    hosts: dict[HostKey, str] = field(default_factory=dict)
+
+    def put(self, host: HostKey, reason: str, image: str = "") -> None:
+        self.hosts[host] = reason
+
+    def of(self, image: str) -> dict[HostKey, str]:
+        return dict(self.hosts)
+
+    def clear(self, host: HostKey, image: str) -> None:
+        self.hosts.pop(host, None)
 
 
 @dataclass
@@ -461,12 +483,14 @@ class Site:
     def __post_init__(self) -> None:
         self.hypervisors = {name: FakeHypervisor(self.world, name) for name in self.pool.endpoints}
         self.claims = FakeClaims(self.world)
+        self.quarantine = FakeQuarantine()
         self.looks = FakeLooks(self.hypervisors)
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
             self.looks,
             FakePools(self.pool),
             self.claims,
+            self.quarantine,
             FakeLeases(self.world),
             FakeInventory(),
         )

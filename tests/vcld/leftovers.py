@@ -38,6 +38,7 @@ _PROMISED = """
 SELECT h.endpoint, h.moid, h.used_ram_mb, h.used_cpus, COALESCE(SUM(c.ram_mb), 0) AS ram_mb,
   COALESCE(SUM(c.cpus), 0) AS cpus
 FROM esxprov_host h LEFT JOIN esxprov_claim c ON c.endpoint = h.endpoint AND c.moid = h.moid
+  AND c.state <> 'released'
 GROUP BY h.endpoint, h.moid HAVING h.used_ram_mb <> ram_mb OR h.used_cpus <> cpus
 """
 
