@@ -18,9 +18,12 @@ FOREIGN = {
     "jinja2": {"esxprov.vmx"},
     "click": {"esxprov.cli", "esxprov.tables"},
     "numpy": {"esxprov.placement", "benchmarks"},
-    "scipy": {"esxprov.placement.exact", "benchmarks"},
+    "scipy": {"esxprov.placement.exact", "esxprov.placement.moves", "benchmarks"},
 }
 PURE = [
+    "esxprov.placement.booking",
+    "esxprov.placement.calendar",
+    "esxprov.placement.capacity",
     "esxprov.placement.choose",
     "esxprov.placement.exact",
     "esxprov.placement.explain",
@@ -28,11 +31,13 @@ PURE = [
     "esxprov.placement.farm",
     "esxprov.placement.filters",
     "esxprov.placement.host",
+    "esxprov.placement.moves",
     "esxprov.placement.promises",
     "esxprov.placement.request",
     "esxprov.placement.scores",
     "esxprov.placement.search",
     "esxprov.placement.snapshot",
+    "esxprov.placement.world",
 ]
 
 

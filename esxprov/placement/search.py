@@ -84,6 +84,14 @@ def place(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float = SO
     return Found(answer.hosts)
 
 
+def would_fit(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float = SOLVER_S) -> Found:
+    """As `place`, but the farm is as it was."""
+    found = place(farm, requests, budget_s)
+    if found.hosts is not None:
+        take_back(farm, requests, dict(enumerate(found.hosts)))
+    return found
+
+
 def place_some(farm: Farm, requests: Sequence[PlacementRequest]) -> tuple[dict[int, int], int | None]:
     """Place the large ones first until one finds no host: (host by request, the one that is stuck or None).
 
