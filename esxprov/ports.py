@@ -11,7 +11,21 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from esxprov.errors import ProvisioningError
-from esxprov.model import Claim, ClaimState, DiskInfo, FileEntry, Host, Lease, Nic, Pool, PowerState, Profile, Vm
+from esxprov.model import (
+    CatalogueImage,
+    Claim,
+    ClaimState,
+    DiskInfo,
+    FileEntry,
+    Host,
+    Lease,
+    Nic,
+    Pool,
+    PowerState,
+    Profile,
+    Promised,
+    Vm,
+)
 from esxprov.placement.choose import Decision
 from esxprov.placement.room import Decide
 
@@ -152,8 +166,9 @@ class Look:
 class Looks(Protocol):
     """Asking endpoints what they have."""
 
-    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
+    def at(self, endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
         """What they have now, in the order of `endpoints`; `recent` makes do with what somebody else was told just now.
+        One that has not answered within `within_s` is a problem, too.
 
         Who asks at the same time may get the same answer.
         """
@@ -200,6 +215,12 @@ class Inventory(Protocol):
     def image_sizes(self) -> list[tuple[int, int]]:
         """(RAM in MB, vCPUs) of every image VCL could ask for."""
 
+    def images(self) -> list[CatalogueImage]:
+        """Every image VCL could ask for, by name."""
+
+    def promised(self, profile: str) -> list[Promised]:
+        """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
+
 
 class Pools(Protocol):
     """The configured pools."""
@@ -208,6 +229,9 @@ class Pools(Protocol):
         """The pool with that VM host profile; ProvisioningError `invalid_event` naming the setting to write if there
         is none.
         """
+
+    def all(self) -> Sequence[Pool]:
+        """Every pool."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ FOREIGN = {
     "jinja2": {"esxprov.vmx"},
     "click": {"esxprov.cli", "esxprov.tables"},
     "numpy": {"esxprov.placement", "benchmarks"},
+    "waitress": {"esxprov.web"},
     "scipy": {"esxprov.placement.exact", "esxprov.placement.moves", "benchmarks"},
 }
 PURE = [
+    "esxprov.placement.again",
     "esxprov.placement.booking",
     "esxprov.placement.calendar",
     "esxprov.placement.capacity",
