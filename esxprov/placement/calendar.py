@@ -196,10 +196,10 @@ def when(snapshot: Snapshot, requests: Sequence[PlacementRequest], budget_s: flo
         ended = calendar.advance(moment)
         if not ended:
             continue
-        tries += 1
+        found = would_fit(calendar.farm, requests, budget_s / 4)
+        tries += found.codes is not None  # where there is not enough room in all, nothing had to be tried
         if len(requests) > 1 and tries > _MOST_TRIES:
             return None
-        found = would_fit(calendar.farm, requests, budget_s / 4)
         if found.hosts is None:
             continue
         at = -(-moment // _MINUTE_S) * _MINUTE_S

@@ -8,12 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from esxprov.placement.failover import weakest
 from esxprov.placement.farm import Farm, store_id
 from esxprov.placement.request import PlacementRequest, overhead_mb
 from esxprov.placement.search import pick, would_fit
 
 MOST_TRIED = 1000
 """More than so many are not tried one by one; what fits then is said to be at least that."""
+
+_TRIED_BY_HOST = 20_000
+"""Tries times hosts, for one size: a second or two."""
+
+_LONGEST_STEP = 64
 
 _RAM_STEP_MB = 4
 """ESX demands a multiple."""
@@ -40,10 +46,13 @@ class Largest:
     cpus: int
 
 
-def how_many(farm: Farm, request: PlacementRequest, most: int = MOST_TRIED) -> Fits:
-    """How many more such VMs fit, at most `max_per_host` on each host. The farm is as it was."""
+def how_many(farm: Farm, request: PlacementRequest, most: int | None = None) -> Fits:
+    """How many more such VMs fit, at most `max_per_host` on each host. The farm is as it was.
+
+    Where they have to be tried, `most` are; by default fewer on a farm where each try costs more.
+    """
     if farm.rules.n_plus_one or any(wish.hard for wish in request.affinities):
-        return _one_by_one(farm, request, most)
+        return _one_by_one(farm, request, most or min(MOST_TRIED, max(1, _TRIED_BY_HOST // max(1, len(farm)))))
     takes = farm.refusals(request) == 0
     fits = np.minimum(farm.ram_free // max(1, request.ram_needed_mb), farm.cpus_free // max(1, request.cpus))
     if request.max_per_host is not None:
@@ -130,15 +139,38 @@ def _by_store(farm: Farm, request: PlacementRequest) -> list[tuple[int, list[int
 
 
 def _one_by_one(farm: Farm, request: PlacementRequest, most: int) -> Fits:
-    placed: Counter[int] = Counter()
-    full = False
-    while placed.total() < most:
+    """Several at a time while all goes well: only the last ones are worth a look at every host's failure."""
+    placed: list[int] = []
+    step, has_failed = 1, False
+    while len(placed) < most:
+        more = _greedily(farm, request, min(step, most - len(placed)))
+        if more:
+            placed += more
+            step = step if has_failed else min(2 * step, _LONGEST_STEP)
+        elif step > 1:
+            step, has_failed = step // 2, True
+        else:
+            break
+    for number in placed:
+        farm.vacate(number, request)
+    counts = Counter(placed)
+    hosts = {label: counts[number] for number, label in enumerate(farm.labels())}
+    return Fits(len(placed), hosts, exact=len(placed) < most)
+
+
+def _greedily(farm: Farm, request: PlacementRequest, count: int) -> list[int]:
+    """Hosts for all of so many, which they occupy then, or for none."""
+    rules, placed = farm.rules, []
+    farm.rules = replace(rules, n_plus_one=rules.n_plus_one and count == 1)
+    for _ in range(count):
         number = pick(farm, request)
         if number is None:
-            full = True
             break
         farm.occupy(number, request)
-        placed[number] += 1
-    for number in placed.elements():
+        placed.append(number)
+    farm.rules = rules
+    if len(placed) == count and (count == 1 or not rules.n_plus_one or weakest(farm) is None):
+        return placed
+    for number in placed:
         farm.vacate(number, request)
-    return Fits(placed.total(), {label: placed[number] for number, label in enumerate(farm.labels())}, full)
+    return []
