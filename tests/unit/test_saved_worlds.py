@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from esxprov.placement.choose import choose_together, record
 from esxprov.placement.snapshot import Rules, Snapshot
 from esxprov.placement.world import World
 from esxprov.plain import NotPlain, to_plain
+from tests.unit.placement import test_moves as moves
 from tests.unit.placement.worlds import REQUEST, machine, snapshots
 
 IMAGES = (CatalogueImage("vmwarelinux-base9-v3", "Base", 1024, 1), CatalogueImage("vmwarewin10-v0", "Ten", 8192, 2))
@@ -65,6 +67,27 @@ def test_place_says_what_would_help_and_with_explain_why_not(esxprov: Run) -> No
     assert long.stdout.splitlines()[3].startswith("not a: 8317 MB of RAM asked (8192 and 125 overhead), 7043 MB free")
 
 
+def test_with_explain_a_refusal_names_the_moves_that_would_help(esxprov: Run) -> None:
+    snapshot = moves.world((moves.A, moves.B), moves.HALF_FULL)
+    made = World("main", "blades", "nfs1", ("Private",), 1, IMAGES, snapshot)
+    asked = ["--ram-mb", "6000"]
+    assert "somebody" not in esxprov("place", made, *asked).stdout
+    lines = esxprov("place", made, *asked, "--explain").stdout.splitlines()
+    assert "it would fit if somebody did this: move vm2 from b to a" in lines
+    suggested = json.loads(esxprov("place", made, *asked, "--explain", "--json").stdout)["suggestions"]
+    assert suggested == [{"vm": "vm2", "source": "b", "target": "a"}]
+
+
+def test_a_time_in_the_future_is_told_with_its_reservation(esxprov: Run) -> None:
+    claim = Claim("c", HostKey("a", "ha-host"), 7, 14_000, 1, "e", ClaimState.RUNNING, reservation_id=812)
+    made = world("a")
+    claims = (replace(claim, ends_at=NOW + 60),)
+    made = replace(made, snapshot=replace(made.snapshot, claims=claims))
+    lines = esxprov("place", made, "--image", "Ten").stdout.splitlines()
+    assert lines[-1].startswith("it would fit at 2030-03-1")
+    assert lines[-1].endswith(" when reservation 812 ends")
+
+
 def test_capacity_counts_each_image(esxprov: Run) -> None:
     done = esxprov("capacity", world("a", "b"))
     assert done.exit_code == 0
@@ -86,6 +109,19 @@ def test_capacity_at_a_time(esxprov: Run) -> None:
     (pool,) = found["pools"]
     assert (pool["at"], pool["images"][1]["fits"]) == ("2030-03-17T17:49Z", 1)
     assert json.loads(esxprov("capacity", made, "--json").stdout)["pools"][0]["images"][1]["fits"] == 0
+
+
+@pytest.mark.parametrize("text", ["00:00", "9:05", "23:59"])
+def test_a_time_of_day_is_the_next_one_on_this_machine(esxprov: Run, text: str) -> None:
+    (pool,) = json.loads(esxprov("capacity", world("a"), "--at", text, "--json").stdout)["pools"]
+    then = datetime.fromisoformat(pool["at"]).astimezone()
+    assert f"{then:%H:%M}" == text.zfill(5)
+    assert 0 <= then.timestamp() - NOW < 86_400
+
+
+def test_a_time_that_is_over_is_a_sentence(esxprov: Run) -> None:
+    done = esxprov("capacity", world("a"), "--at", "2001-02-03 04:05")
+    assert (done.exit_code, "which is over: it is 2030-03-17T17:46Z" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("text", ["soon", "25:00", "12:60"])
