@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import ipaddress
 import re
 import socket
 import urllib.parse
@@ -65,6 +66,17 @@ class LeasesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Where questions are answered, by address and port, and what a caller must show if we do not only serve this
+    machine.
+    """
+
+    host: str
+    port: int
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings, checked. `path` is where they came from, for messages."""
 
@@ -77,6 +89,7 @@ class Config:
     leases: LeasesConfig
     endpoints: Mapping[str, EndpointConfig]
     pools: Mapping[str, Pool]
+    http: HttpConfig | None = None
 
     @property
     def publishers(self) -> frozenset[str]:
@@ -91,6 +104,7 @@ _KEYS: dict[str, frozenset[str]] = {
     "cli": frozenset({"url", "password_file", "ca_file"}),
     "database": frozenset({"host", "port", "unix_socket", "user", "password_file", "name", "ca_file"}),
     "leases": frozenset({"source", "conf", "omapi", "omapi_key_file"}),
+    "http": frozenset({"listen", "token_file"}),
     "endpoint": frozenset({"url", "user", "password_file", "ca_file", "thumbprint"}),
     "pool": frozenset(
         {
@@ -142,6 +156,7 @@ def load(
         leases=_leases(reader),
         endpoints=endpoints,
         pools=pools,
+        http=_http(reader) if "http" in values else None,
     )
 
 
@@ -253,16 +268,16 @@ class _Reader:
             raise self.wrong(section, key, f"is {value!r}, expected {' or '.join(choices)}")
         return value
 
-    def secret(self, section: str) -> str:
-        path = self.path_of(section, "password_file")
+    def secret(self, section: str, key: str = "password_file") -> str:
+        path = self.path_of(section, key)
         if path is None:
-            raise self.wrong(section, "password_file", "is missing")
+            raise self.wrong(section, key, "is missing")
         try:
             if path.stat().st_mode & 0o007:
-                raise self.wrong(section, "password_file", f"names {path}, which everybody may read: chmod 640 it")
+                raise self.wrong(section, key, f"names {path}, which everybody may read: chmod 640 it")
             return path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise self.wrong(section, "password_file", f"names {path}, which cannot be read: {error}") from error
+            raise self.wrong(section, key, f"names {path}, which cannot be read: {error}") from error
 
     def wrong(self, section: str, key: str, what: str) -> ConfigurationError:
         return ConfigurationError(f"{self.path}: [{section}] {key} {what}")
@@ -359,6 +374,32 @@ def _leases(reader: _Reader) -> LeasesConfig:
         omapi=reader.optional("leases", "omapi"),
         omapi_key_file=reader.path_of("leases", "omapi_key_file"),
     )
+
+
+def _http(reader: _Reader) -> HttpConfig:
+    listen = reader.text("http", "listen")
+    host, colon, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    if not colon or address is None or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise reader.wrong("http", "listen", f"is {listen!r}, expected an address and a port like 127.0.0.1:8787")
+    if reader.optional("http", "token_file") is None:
+        if not address.is_loopback:
+            raise reader.wrong(
+                "http",
+                "token_file",
+                f"is missing: {address} can be reached from elsewhere, so write a token that callers must show into a "
+                "file, and name it here",
+            )
+        return HttpConfig(str(address), int(port))
+    token = reader.secret("http", "token_file")
+    if not re.match(r"[A-Za-z0-9._~+/=-]{16,256}\Z", token):
+        raise reader.wrong(
+            "http", "token_file", "holds no token: write 16 to 256 letters and digits, as `openssl rand -hex 32` does"
+        )
+    return HttpConfig(str(address), int(port), token)
 
 
 def _endpoint(reader: _Reader, section: str, name: str) -> EndpointConfig:

@@ -16,7 +16,7 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import DictCursor
 
 from esxprov.errors import DependencyUnavailable
-from esxprov.model import Profile
+from esxprov.model import CatalogueImage, Profile, Promised
 
 T = TypeVar("T")
 Cursor = DictCursor
@@ -258,6 +258,78 @@ class VclInventory:
             return [(int(row["ram_mb"]), max(1, int(row["cpus"]))) for row in cursor.fetchall()]
 
         return self._database.single(ask)
+
+    def images(self) -> list[CatalogueImage]:
+        """Every image VCL could ask for, by name."""
+
+        def ask(cursor: Cursor) -> list[CatalogueImage]:
+            cursor.execute(
+                f"SELECT {_IMAGE} FROM image i JOIN OS o ON o.id = i.OSid "
+                "WHERE i.deleted = 0 AND i.name <> 'noimage' ORDER BY i.name"
+            )
+            return [_catalogue_image(row) for row in cursor.fetchall()]
+
+        return self._database.single(ask)
+
+    def promised(self, profile: str) -> list[Promised]:
+        """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
+
+        def ask(cursor: Cursor) -> list[Promised]:
+            cursor.execute(_PROMISED, {"profile": profile, "states": _HOLDING})
+            return [
+                Promised(
+                    reservation_id=int(row["reservation_id"]),
+                    group=row["promised_group"],
+                    computer_id=int(row["computer_id"]),
+                    image=_catalogue_image(row),
+                    starts_at=int(row["starts_at"]),
+                    ends_at=None if row["ends_at"] is None else int(row["ends_at"]),
+                )
+                for row in cursor.fetchall()
+            ]
+
+        return self._database.single(ask)
+
+
+_IMAGE = (
+    "i.name, i.prettyname, GREATEST(i.minram, o.minram) AS ram_mb, GREATEST(1, i.minprocnumber) AS cpus, "
+    "i.size AS disk_mb"
+)
+
+_HOLDING = (
+    "new", "reserved", "classreserved", "inuse", "imageinuse", "serverinuse", "servermodified", "rebootsoft",
+    "reboothard", "reinstall", "imageprep", "image", "checkpoint",
+)  # fmt: skip
+"""States of a request that has, or will have, its machine. A pending one counts by the state it comes from."""
+
+_ENDLESS = "'2038-01-01'"
+"""What VCL writes as the end of a server request that has none."""
+
+_PROMISED = f"""
+WITH held AS (
+  SELECT v.id, q.id AS request_id, v.computerid, v.imageid, q.start, q.end
+  FROM request q JOIN reservation v ON v.requestid = q.id
+  JOIN state s ON s.id = q.stateid JOIN state l ON l.id = q.laststateid
+  WHERE q.end > NOW() AND IF(s.name = 'pending', l.name, s.name) IN %(states)s
+), promised AS (
+  SELECT id AS reservation_id, CONCAT('request-', request_id) AS promised_group, computerid, imageid, start, end
+  FROM held
+  UNION ALL
+  SELECT 0, CONCAT('block-', t.id), c.computerid, c.imageid, t.start, t.end
+  FROM blockComputers c JOIN blockTimes t ON t.id = c.blockTimeid
+  WHERE t.end > NOW() AND t.skip = 0 AND NOT EXISTS (
+    SELECT 1 FROM held WHERE held.computerid = c.computerid AND held.start < t.end AND held.end > t.start)
+)
+SELECT p.reservation_id, p.promised_group, p.computerid AS computer_id, UNIX_TIMESTAMP(p.start) AS starts_at,
+  IF(p.end >= {_ENDLESS}, NULL, UNIX_TIMESTAMP(p.end)) AS ends_at, {_IMAGE}
+FROM promised p JOIN computer c ON c.id = p.computerid JOIN vmhost h ON h.id = c.vmhostid
+JOIN vmprofile f ON f.id = h.vmprofileid JOIN image i ON i.id = p.imageid JOIN OS o ON o.id = i.OSid
+WHERE f.profilename = %(profile)s ORDER BY starts_at, p.promised_group, p.reservation_id, p.computerid
+"""
+
+
+def _catalogue_image(row: dict[str, Any]) -> CatalogueImage:
+    return CatalogueImage(row["name"], row["prettyname"], int(row["ram_mb"]), int(row["cpus"]), int(row["disk_mb"]))
 
 
 def _profile(row: dict[str, Any]) -> Profile:

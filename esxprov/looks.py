@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -42,14 +42,22 @@ class Looks:
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._newest: dict[str, _Ordered] = {}
 
-    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
+    def at(self, endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
         """A look at each of them, begun after this was called; with `recent` what is watched, or a look begun at most
         RECENT_S before.
         """
         since = self._monotonic() - (RECENT_S if recent else 0)
         watched = {name: self._watches.look(name) for name in endpoints} if recent and self._watches else {}
         looks = [watched.get(name) or self._order(name, since) for name in endpoints]
-        return [look if isinstance(look, Look) else look.result() for look in looks]
+        late = wait([look for look in looks if isinstance(look, Future)], within_s).not_done
+        return [
+            look
+            if isinstance(look, Look)
+            else Look(name, problem=f"it has not answered within {within_s:g} s")
+            if look in late
+            else look.result()
+            for name, look in zip(endpoints, looks, strict=True)
+        ]
 
     def ask(
         self, endpoints: Sequence[str], question: Callable[[Hypervisor], T]

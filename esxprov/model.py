@@ -83,6 +83,37 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueImage:
+    """An image that VCL could ask for, with what its VM needs.
+
+    `name` is VCL's image.name, `title` what its users see. `ram_mb` is the greater of image's and OS's minimum,
+    `disk_mb` the size of its disk as VCL knows it.
+    """
+
+    name: str
+    title: str
+    ram_mb: int
+    cpus: int
+    disk_mb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """A machine that VCL has promised to somebody: a reservation that runs or will, or a seat of a block.
+
+    `reservation_id` is 0 for a seat; `group` names what starts together. Times are epoch seconds, `ends_at` None if it
+    has no end.
+    """
+
+    reservation_id: int
+    group: str
+    computer_id: int
+    image: CatalogueImage
+    starts_at: int
+    ends_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """VCL's vmprofile: where images and VMs live and what the VM is plugged into.
 

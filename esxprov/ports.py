@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from esxprov.errors import ProvisioningError
 from esxprov.model import (
+    CatalogueImage,
     Claim,
     ClaimState,
     DiskInfo,
@@ -23,6 +24,7 @@ from esxprov.model import (
     Pool,
     PowerState,
     Profile,
+    Promised,
     Vm,
 )
 from esxprov.placement.wants import Taken, Want
@@ -193,8 +195,9 @@ class Look:
 class Looks(Protocol):
     """Asking endpoints what they have."""
 
-    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
-        """What they have now, in the order of `endpoints`; each is asked, and what is watched is corrected by it.
+    def at(self, endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
+        """What they have now, in the order of `endpoints`; each is asked, and what is watched is corrected by it. One
+        that has not answered within `within_s` is a problem, too.
 
         `recent` makes do with what is known without asking: from the watch, or because somebody else was told just
         now. Of an endpoint that is known to be silent it says so at once. Who asks at the same time may get the same
@@ -274,6 +277,12 @@ class Inventory(Protocol):
     def image_sizes(self) -> list[tuple[int, int]]:
         """(RAM in MB, vCPUs) of every image VCL could ask for."""
 
+    def images(self) -> list[CatalogueImage]:
+        """Every image VCL could ask for, by name."""
+
+    def promised(self, profile: str) -> list[Promised]:
+        """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
+
 
 class Pools(Protocol):
     """The configured pools."""
@@ -282,6 +291,9 @@ class Pools(Protocol):
         """The pool with that VM host profile; ProvisioningError `invalid_event` naming the setting to write if there
         is none.
         """
+
+    def all(self) -> Sequence[Pool]:
+        """Every pool."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from types import FrameType
-from typing import Any
 
 from bridge.amqp.thread import BrokerThread
 from bridge.contract import PROGRESS_INTERVAL_S, Lane
-from bridge.envelope import request
 from bridge.message import BrokerUnavailable
 from bridge.parameters import BrokerParameters
 from bridge.topology import lane_queue, service_topology
 from esxprov import owner, schema
-from esxprov import request as requests
 from esxprov.clock import SystemClock
 from esxprov.config import BrokerConfig, Config
 from esxprov.database import Database, VclInventory
@@ -31,7 +28,6 @@ from esxprov.errors import ConfigurationError, DependencyUnavailable, Provisioni
 from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
 from esxprov.housekeeping import Housekeeping
-from esxprov.job import Job, Unrecorded
 from esxprov.journal import RENEW_S, Journal
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
@@ -43,6 +39,7 @@ from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
 from esxprov.reconciler import RECONCILE_S, Reconciler
 from esxprov.vsphere import VSphere, Watches
+from esxprov.web import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +74,9 @@ class ConfiguredPools:
             f"no pool has the VM host profile {profile.name!r}: set 'profile = {profile.name}' in a [pool NAME] of "
             f"{self.config.path}",
         )
+
+    def all(self) -> list[Pool]:
+        return list(self.config.pools.values())
 
 
 def broker_parameters(config: BrokerConfig) -> BrokerParameters:
@@ -143,6 +143,7 @@ class _Service:
         self._house = Housekeeping(self._clock)
         self._errands = Housekeeping(self._clock, "errands")
         self._sweeper = Housekeeping(self._clock, "sweeper")
+        self._web = WebServer(config.http, self._tools, self._clock) if config.http else None
         self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._errands.soon("send replies"))
         self._lanes = Lanes(self._broker, self._node)
         self._outbox = Outbox(self._broker, self._journal, self._clock.now)
@@ -173,6 +174,8 @@ class _Service:
         self._errands.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
         self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
         self._sweeper.every(RECONCILE_S, "reconcile claims", self._reconciler.run, first_s=0)
+        if self._web:
+            self._web.start()
         self._watcher.start()
         self._watches.start()
         self._start_broker()
@@ -215,6 +218,8 @@ class _Service:
         for lane in Lane:
             self._broker.pause(lane_queue(self._node, lane))
         self._clock.end()
+        if self._web:
+            self._web.stop()
         self._dispatcher.stop()
         self._house.stop()
         self._errands.stop()
@@ -238,25 +243,3 @@ def _notify_systemd(state: str) -> None:
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
             notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-
-
-def where(config: Config, world: Tools, profile: str, *, ram_mb: int, cpus: int, count: int) -> dict[str, Any]:
-    """The answer to the query `place`, worked out here. Raises `invalid_event` for a profile VCL does not have."""
-    known = world.inventory.profile(profile)
-    if known is None:
-        raise ProvisioningError("invalid_event", f"VCL has no VM host profile {profile!r}: see VCL's VM host profiles")
-    data = {
-        "image": {"name": "any", "min_ram_mb": ram_mb, "min_cpus": cpus},
-        "profile": {**asdict(known), "networks": list(known.networks), "generated_macs": list(known.generated_macs)},
-        "count": count,
-    }
-    event = request("place", source="urn:esxprov:cli", data=data, now=SystemClock().now())
-    job = Job(event, requests.read(event), book=Unrecorded(), notify=lambda *_: None, clock=SystemClock())
-    return CALLS["place"].run(job, world)
-
-
-def host_table(config: Config, world: Tools) -> list[dict[str, Any]]:
-    """One row per host of every pool, for `esxprov hosts`."""
-    from esxprov.handlers.place import capacity
-
-    return [row for pool in config.pools.values() for row in capacity(world, pool)]

@@ -18,10 +18,15 @@ FOREIGN = {
     "jinja2": {"esxprov.vmx"},
     "click": {"esxprov.cli", "esxprov.tables"},
     "numpy": {"esxprov.placement", "benchmarks"},
-    "scipy": {"esxprov.placement.exact", "benchmarks"},
+    "waitress": {"esxprov.web"},
+    "scipy": {"esxprov.placement.exact", "esxprov.placement.moves", "benchmarks"},
 }
 PURE = [
     "esxprov.placement.books",
+    "esxprov.placement.again",
+    "esxprov.placement.booking",
+    "esxprov.placement.calendar",
+    "esxprov.placement.capacity",
     "esxprov.placement.choose",
     "esxprov.placement.exact",
     "esxprov.placement.explain",
@@ -29,6 +34,7 @@ PURE = [
     "esxprov.placement.farm",
     "esxprov.placement.filters",
     "esxprov.placement.host",
+    "esxprov.placement.moves",
     "esxprov.placement.promises",
     "esxprov.placement.request",
     "esxprov.placement.ledger",
@@ -37,6 +43,7 @@ PURE = [
     "esxprov.placement.search",
     "esxprov.placement.snapshot",
     "esxprov.placement.wants",
+    "esxprov.placement.world",
 ]
 
 

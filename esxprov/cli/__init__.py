@@ -42,7 +42,8 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
                             esxprov serve
     A reservation hangs:    esxprov events list --reservation ID
                             esxprov events show EVENT
-    No host takes a VM:     esxprov place --profile NAME --ram-mb MB
+    No host takes a VM:     esxprov place --image NAME --explain
+    How many still fit:     esxprov capacity
     """
     context.obj = Setup(conf, overrides, verbose=verbose)
 
@@ -57,6 +58,7 @@ for command in (
     dead.dead,
     world.hosts,
     world.place,
+    world.capacity,
     placement.placement,
     leases.leases,
     install.sample_config,

@@ -1,4 +1,4 @@
-"""Trying placement out: simulate."""
+"""Trying placement out: simulate, snapshot, replay-decision."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
-from esxprov.cli.setup import Failure, as_json
+from esxprov import tables
+from esxprov.cli.setup import Failure, Setup, as_json, setup
+from esxprov.cli.world import live_world
 
 T = TypeVar("T")
 
@@ -83,6 +85,62 @@ def simulate(
     width = max(map(len, found))
     for name, value in found.items():
         click.echo(f"{name.ljust(width)}  {'-' if value is None else value}")
+
+
+@placement.command()
+@click.option("--profile", metavar="NAME", help="The pool's VM host profile in VCL; needed if several.")
+@setup
+def snapshot(setup: Setup, profile: str | None) -> None:
+    """Print the world of a pool as JSON, to decide on it later.
+
+    \b
+    esxprov placement snapshot > monday.json
+    esxprov place --snapshot monday.json --image vmwarelinux-base9-v3 --count 30
+    """
+    from esxprov.plain import to_plain
+
+    with live_world(setup, profile) as world:
+        click.echo(json.dumps(to_plain(world), indent=1))
+
+
+@placement.command("replay-decision")
+@click.argument("event_id", metavar="EVENT")
+@as_json
+@setup
+def replay_decision(setup: Setup, event_id: str, as_json: bool) -> None:
+    """Decide again on the world of that day, and compare.
+
+    The journal keeps what each load's placement was decided on. For each VM: the host then and today, and the reasons;
+    then the hosts that refused it for another reason. Exit code 0 also if today's code decides otherwise.
+    """
+    from esxprov.history import History
+    from esxprov.placement import again
+    from esxprov.plain import NotPlain
+
+    row = History(setup.database).show(event_id)
+    if row is None:
+        raise Failure(f"there is no event {event_id}: see 'esxprov events list'")
+    if not row["decision"]:
+        raise Failure(f"event {event_id} has no placement decision: only a load that reached its placement has one")
+    try:
+        found = again.compare(row["decision"])
+    except (NotPlain, KeyError, TypeError) as error:
+        raise Failure(f"the placement recorded with event {event_id} cannot be read: {error}") from error
+    click.echo(json.dumps(found, indent=2) if as_json else tables.printable(_difference(found)))
+
+
+def _difference(found: dict[str, Any]) -> str:
+    lines = []
+    for one in found["vms"]:
+        then, now = one["host_then"] or "nowhere", one["host_now"] or "nowhere"
+        same = then == now and one["reason_then"] == one["reason_now"]
+        lines.append(f"{one['vm']}: {then}, {one['reason_then']}" + (", and the same today" if same else ""))
+        if not same:
+            lines.append(f"  today: {now}, {one['reason_now']}")
+    lines += [
+        f"refused {one['host']}: {one['then'] or 'not then'}; today: {one['now'] or 'not'}" for one in found["refused"]
+    ]
+    return "\n".join(lines)
 
 
 def _read(path: Path, read: Callable[[Iterable[str], str], T]) -> T:

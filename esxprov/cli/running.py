@@ -49,6 +49,7 @@ def check_config(setup: Setup, as_json: bool) -> None:
                 "cli": config.cli.url,
                 "database": f"{config.database.address}, user {config.database.user}",
                 "leases": config.leases.path,
+                "http": _http(config),
             }
         )
     )
@@ -73,9 +74,16 @@ def _meaning(config: Config) -> dict[str, object]:
         "cli": config.cli.url,
         "database": config.database.address,
         "leases": str(config.leases.path),
+        "http": _http(config),
         "endpoints": {name: one.url for name, one in config.endpoints.items()},
         "pools": _pools(config),
     }
+
+
+def _http(config: Config) -> str | None:
+    if config.http is None:
+        return None
+    return f"{config.http.host} port {config.http.port}, {'with a token' if config.http.token else 'without a token'}"
 
 
 def _pools(config: Config) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esxprov.handlers import capture, image, load, node_status, place, power, unload
+from esxprov.handlers import capacity, capture, image, load, node_status, power, unload, where
 from esxprov.job import Job
 from esxprov.ports import Tools
 
@@ -32,6 +32,6 @@ CALLS: Mapping[str, Handler] = {
     "power_on": Handler(power.power_on),
     "power_off": Handler(power.power_off),
     "power_reset": Handler(power.power_reset),
-    "place": Handler(place.where),
-    "capacity": Handler(place.capacities),
+    "place": Handler(where.where),
+    "capacity": Handler(capacity.capacities),
 }

@@ -1,4 +1,4 @@
-"""Asking the hypervisors what they can take, and claiming a place. Also the queries `place` and `capacity`."""
+"""Asking the hypervisors what they can take, and claiming a place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
 from esxprov.job import Job
 from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
-from esxprov.placement.choose import Decision, choose, farm_of, record
-from esxprov.placement.filters import refusal
+from esxprov.placement.choose import Decision, choose, record
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.request import PlacementRequest, overhead_mb
 from esxprov.placement.snapshot import Rules, Snapshot, catalogue
@@ -54,9 +53,9 @@ class Survey:
         return next((host.name for host in self.hosts if host.key == key), str(key))
 
 
-def survey(tools: Tools, pool: Pool, *, recent: bool = False) -> Survey:
-    """Ask every endpoint of a pool for its hosts and VMs. One that does not answer has no hosts to offer."""
-    looks = tools.looks.at(pool.endpoints, recent=recent)
+def survey(tools: Tools, pool: Pool, *, recent: bool = False, within_s: float | None = None) -> Survey:
+    """Ask every endpoint of a pool for its hosts and VMs. One that does not answer (in time) has no hosts to offer."""
+    looks = tools.looks.at(pool.endpoints, recent=recent, within_s=within_s)
     return Survey(
         tuple(host for look in looks for host in look.hosts if _in_pool(pool, host)),
         tuple(vm for look in looks for vm in look.vms),
@@ -167,70 +166,3 @@ def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
 
 def _nearest(decision: Decision) -> str | None:
     return f"it would fit {decision.help[0]}" if decision.help else None
-
-
-def where(job: Job, tools: Tools) -> dict[str, Any]:
-    """The query `place`: where `count` such VMs would go now, all or nothing. Claims nothing.
-
-    Returns placements (host, datastore, reason), reason, refused (host or endpoint -> why), silent (endpoints).
-    """
-    count = job.event.data.get("count", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
-        raise ProvisioningError("invalid_event", f"count is {count!r}, expected a whole number from 1 to 1000")
-    site = vm.Site.of(job.request, tools)
-    image = job.request.image
-    seen = survey(tools, site.pool)
-    claims = tools.claims.of_pool(site.pool.name)
-    placements: list[dict[str, str]] = []
-    for number in range(count):
-        wanted = _wanted(f"{job.event.id}/{number}", image, site, image.size_mb, job.request.profile.networks)
-        decision = choose(wanted, seen.snapshot(site.pool, claims, tools, {}))
-        if not decision.placements:
-            reason = _nearest(decision) or "no host takes it"
-            return {
-                "placements": [],
-                "reason": f"{number} of {count} fit, for one more {reason}" if number else reason,
-                "refused": seen.refused(decision),
-                "silent": sorted(seen.silent),
-            }
-        (chosen,) = decision.placements
-        placements.append({"host": chosen.host_name, "datastore": chosen.datastore, "reason": chosen.reason})
-        claims = [*claims, Claim(wanted.id, chosen.host, 0, wanted.ram_needed_mb, wanted.cpus, wanted.id)]
-    return {
-        "placements": placements,
-        "reason": placements[0]["reason"],
-        "refused": seen.refused(decision),
-        "silent": sorted(seen.silent),
-    }
-
-
-def capacities(job: Job, tools: Tools) -> dict[str, Any]:
-    """The query `capacity`: one row per host of the profile's pool."""
-    return {"hosts": capacity(tools, tools.pools.of(job.request.profile))}
-
-
-def capacity(tools: Tools, pool: Pool) -> list[dict[str, Any]]:
-    """One row per host: what it has and can still take; `refused` says why it would not take the smallest VM."""
-    seen = survey(tools, pool)
-    snapshot = seen.snapshot(pool, tools.claims.of_pool(pool.name), tools, {})
-    rows: list[dict[str, Any]] = []
-    farm = farm_of(snapshot)
-    for host in map(farm.state, range(len(farm))):
-        stores = host.datastores
-        no = refusal(PlacementRequest("capacity", 4, 1, datastore=stores[0].name if stores else ""), host, farm.rules)
-        rows.append(
-            {
-                "pool": pool.name,
-                "host": host.name,
-                "state": "maintenance" if host.maintenance else host.state,
-                "ram_mb": host.ram_mb,
-                "ram_free_mb": host.ram_free_mb,
-                "cpus_free": host.cpus_free,
-                "vms": sum(1 for one in seen.vms if HostKey(one.endpoint, one.host_moid) == host.key),
-                "datastores": ", ".join(f"{store.name} {store.free_mb // 1024} GB free" for store in stores),
-                "refused": no.reason if no else None,
-            }
-        )
-    for name, why in seen.silent.items():
-        rows.append({"pool": pool.name, "host": name, "state": "silent", "refused": why})
-    return rows

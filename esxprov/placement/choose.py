@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esxprov.model import Placement
 from esxprov.placement import explain, scores
+from esxprov.placement.calendar import help_later
 from esxprov.placement.explain import Refused
 from esxprov.placement.farm import FULL, Farm, store_id
 from esxprov.placement.promises import Promises
@@ -43,7 +44,8 @@ def choose_together(requests: Sequence[PlacementRequest], snapshot: Snapshot, bu
     farm = farm_of(snapshot)
     found = place(farm, requests, budget_s)
     if found.hosts is None:
-        return refuse(farm, requests, found, budget_s)
+        refused = refuse(farm, requests, found, budget_s)
+        return replace(refused, help=refused.help + help_later(snapshot, requests, budget_s))
     return accept(farm, requests, found.hosts)
 
 

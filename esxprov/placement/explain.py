@@ -9,7 +9,7 @@ from esxprov.placement.farm import Farm
 from esxprov.placement.filters import refusal
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest
-from esxprov.placement.search import place, place_some, take_back
+from esxprov.placement.search import place_some, take_back, would_fit
 
 _MOST_CHANGES = 4
 """Who would have to change more than that is better told that there is no room."""
@@ -49,10 +49,16 @@ def _help(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float) -> 
     if changes:
         yield f"if {' and '.join(changes)}"
     limits = [request.max_per_host for request in requests if request.max_per_host is not None]
-    for most in range(min(limits) + 1, len(requests) + 1) if limits else ():
-        if _would_fit(farm, [replace(request, max_per_host=most) for request in requests], budget_s):
-            yield f"with {most} per host"
-            break
+    if limits:
+        least = min(limits)
+
+        def is_too_few(more: int) -> bool:
+            asked = [replace(request, max_per_host=least + more) for request in requests]
+            return not _would_fit(farm, asked, budget_s)
+
+        enough = _most(is_too_few, len(requests) - least + 1) + 1
+        if least + enough <= len(requests):
+            yield f"with {least + enough} per host"
     free = [replace(r, affinities=tuple(w for w in r.affinities if not w.hard)) for r in requests]
     if free != list(requests) and _would_fit(farm, free, budget_s):
         yield "if they need not be apart or together"
@@ -61,18 +67,23 @@ def _help(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float) -> 
         if _would_fit(farm, requests, budget_s):
             yield "if no host had to be replaceable (n_plus_one)"
         farm.rules = replace(farm.rules, n_plus_one=True)
-    for count in range(len(requests) - 1, 0, -1):
-        # From the front: which of them are left out is the asker's choice.
-        if _would_fit(farm, requests[:count], budget_s):
-            yield f"if only {count} of the {len(requests)} were asked for"
-            break
+    # From the front: which of them are left out is the asker's choice.
+    count = _most(lambda count: _would_fit(farm, requests[:count], budget_s), len(requests))
+    if count:
+        yield f"if only {count} of the {len(requests)} were asked for"
 
 
 def _would_fit(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float) -> bool:
-    found = place(farm, requests, budget_s)
-    if found.hosts is not None:
-        take_back(farm, requests, dict(enumerate(found.hosts)))
-    return found.hosts is not None
+    return would_fit(farm, requests, budget_s).hosts is not None
+
+
+def _most(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number that fits, if smaller ones do, too; 0 if none does, and `most` is known not to."""
+    fitting, too_many = 0, most
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        fitting, too_many = (middle, too_many) if fits(middle) else (fitting, middle)
+    return fitting
 
 
 def _changes(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float) -> list[str] | None:

@@ -82,6 +82,10 @@ class Promises:
         """Those whose annotation names the computer."""
         return [self.vms[key] for key in sorted(self._vms_of_computer.get(computer_id, ()))]
 
+    def carrier(self, claim_id: str) -> Vm | None:
+        """The VM that is the claim, None if there is none yet."""
+        return self._vms_of(claim_id)[0]
+
     def put_claim(self, claim: Claim) -> None:
         """A claim that is new or has changed."""
         self.drop_claim(claim.id)

@@ -4,6 +4,7 @@ same hosts, any day.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,19 @@ def place(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float = SO
         take_back(farm, requests, dict(enumerate(answer.hosts)))
         return replace(found, proved=False)
     return Found(answer.hosts)
+
+
+def would_fit(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float = SOLVER_S) -> Found:
+    """As `place`, but the farm is as it was."""
+    sizes = Counter((request.ram_needed_mb, request.cpus) for request in requests)
+    for (ram_mb, cpus), count in sizes.items():
+        rooms = np.minimum(farm.ram_free // max(1, ram_mb), farm.cpus_free // max(1, cpus))
+        if rooms.clip(0).sum() < count:
+            return Found(None)
+    found = place(farm, requests, budget_s)
+    if found.hosts is not None:
+        take_back(farm, requests, dict(enumerate(found.hosts)))
+    return found
 
 
 def place_some(farm: Farm, requests: Sequence[PlacementRequest]) -> tuple[dict[int, int], int | None]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from esxprov.model import Claim, Host, Pool, Vm
+from esxprov.placement.booking import Booking
 from esxprov.placement.host import HostState
 from esxprov.placement.promises import Promises
 from esxprov.placement.request import overhead_mb
@@ -76,7 +77,7 @@ class Rules:
 class Snapshot:
     """Hosts of a pool as they were seen, what is claimed (also by other pools, which may share a host), VMs seen, sizes
     of the images still to come. `unfit` maps host keys as text to why they must not be chosen: tried, or in quarantine.
-    `at` is when, in epoch seconds.
+    `at` is when, in epoch seconds; `bookings` are what VCL has promised and no claim holds yet.
     """
 
     hosts: tuple[Host, ...]
@@ -86,6 +87,7 @@ class Snapshot:
     rules: Rules = Rules()
     unfit: Mapping[str, str] = field(default_factory=dict)
     at: int = 0
+    bookings: tuple[Booking, ...] = ()
 
     def states(self) -> tuple[HostState, ...]:
         """The hosts with what is promised on them."""

@@ -395,21 +395,23 @@ def test_place_says_where_and_claims_nothing(bed: Bed, service: Child) -> None:
 
 
 def test_place_says_why_nowhere(bed: Bed, service: Child) -> None:
-    lines = said(bed, "place", "--profile", PROFILE, "--ram-mb", "50000", code=1).splitlines()
-    assert lines[0].startswith("nowhere: it would fit if esx3 had ")
-    assert [line.partition(": ")[0] for line in lines[1:]] == ["not esx1", "not esx2", "not esx3"]
+    lines = said(bed, "place", "--profile", PROFILE, "--ram-mb", "50000", "--explain", code=1).splitlines()
+    assert lines[0] == "nowhere: no host takes it"
+    assert lines[1].startswith("it would fit if esx3 had ")
+    assert [line.partition(": ")[0] for line in lines[2:]] == ["not esx1", "not esx2", "not esx3"]
 
 
 def test_place_says_how_many_fit(bed: Bed, service: Child) -> None:
     lines = said(bed, "place", "--profile", PROFILE, "--ram-mb", "10000", "--count", "9", code=1).splitlines()
-    assert re.match(
-        r"nowhere: [1-4] of 9 fit, for one more it would fit if \d+ MB more RAM were free on esx\d$", lines[0]
-    )
+    assert lines[0] == "nowhere: the hosts do not take all 9 VMs together"
+    assert re.match(r"it would fit if only [1-4] of the 9 were asked for$", lines[-1])
 
 
-def test_place_for_a_profile_that_vcl_does_not_have(bed: Bed, service: Child) -> None:
+def test_place_for_a_profile_that_no_pool_has(bed: Bed, service: Child) -> None:
     code, sentence = failure(bed, "place", "--profile", "nobody", "--ram-mb", "512")
-    assert (code, sentence) == (1, "VCL has no VM host profile 'nobody': see VCL's VM host profiles")
+    assert (code, sentence) == (
+        1, f"no pool has the VM host profile 'nobody'; there are: main (profile '{PROFILE}')"
+    )  # fmt: skip
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ def test_usage_errors_end_with_2() -> None:
     assert esxprov("dance").exit_code == 2
     assert esxprov("events", "list", "--limit", "-1").exit_code == 2
     assert esxprov("place", "--profile", "x", "--ram-mb", "0").exit_code == 2
+    assert "name an --image, or else say --ram-mb" in esxprov("place", "--profile", "x").stderr
     assert esxprov("leases", "show", "--mac", "00:50").exit_code == 2
     assert "name an event, a file, or --dead" in esxprov("replay").stderr
     assert "load needs --file: see bridge/examples/vcl.load.requested.v1.json" in esxprov("call", "load").stderr
@@ -153,6 +154,9 @@ def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
         ["replay", "e1"],
         ["hosts"],
         ["place", "--profile", "blades", "--ram-mb", "512"],
+        ["capacity"],
+        ["placement", "snapshot"],
+        ["placement", "replay-decision", "e1"],
         ["serve"],
     ],
     ids=" ".join,
@@ -201,7 +205,8 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "placement simulate", "leases show", "leases watch",
+            "dead show", "hosts", "place", "capacity", "placement simulate",
+            "placement replay-decision", "leases show", "leases watch",
         )
     }  # fmt: skip
 

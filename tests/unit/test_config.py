@@ -131,3 +131,44 @@ def test_no_secret_is_shown_when_the_configuration_is_printed(conf: Path) -> Non
 def test_an_override_without_a_section_is_refused(conf: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"section\.key=value"):
         load(conf, "workers_slow=4")
+
+
+# --- http ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_answered_over_http_unless_there_is_a_section(conf: Path) -> None:
+    assert load(conf).http is None
+
+
+def test_on_loopback_no_token_is_needed(conf: Path) -> None:
+    found = load(conf, "http.listen=127.0.0.1:8787")
+    assert found.http == config.HttpConfig("127.0.0.1", 8787)
+    assert load(conf, "http.listen=[::1]:8787").http == config.HttpConfig("::1", 8787)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8787", "10.1.2.3:8787", "[::]:8787"])
+def test_elsewhere_a_token_is_needed(conf: Path, listen: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[http\] token_file is missing: .* can be reached from elsewhere"):
+        load(conf, f"http.listen={listen}")
+    token = conf.parent / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o600)
+    found = load(conf, f"http.listen={listen}", f"http.token_file={token}").http
+    assert found is not None
+    assert found.token == "0123456789abcdef"
+    assert "0123456789abcdef" not in repr(found)
+
+
+@pytest.mark.parametrize("content", ["", "short", "0123456789abcdef 0123456789abcdef", "0123456789abcdéf"])
+def test_a_token_must_be_one(conf: Path, content: str) -> None:
+    token = conf.parent / "token"
+    token.write_text(content)
+    token.chmod(0o600)
+    with pytest.raises(ConfigurationError, match=r"\[http\] token_file holds no token"):
+        load(conf, "http.listen=127.0.0.1:8787", f"http.token_file={token}")
+
+
+@pytest.mark.parametrize("listen", ["8787", "localhost:8787", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:x", "::1:99999"])
+def test_where_to_listen_is_an_address_and_a_port(conf: Path, listen: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[http\] listen is .*, expected an address and a port"):
+        load(conf, f"http.listen={listen}")

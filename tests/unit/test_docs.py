@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+from esxprov.model import Promised
+from esxprov.web import Questions
 from tests.testbed.rabbitmq import permissions
+from tests.unit.world import IMAGE, IMAGES, FakeClock, Site
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -15,3 +20,34 @@ def test_the_brokers_permissions_in_the_installation_are_those_that_the_tests_ru
     documented = {user: tuple(patterns) for user, *patterns in lines}
     tested = {user: (may.configure, may.write, may.read) for user, may in permissions("mn1").items()}
     assert documented == tested
+
+
+def shape(value: object) -> object:
+    """The fields of JSON, whatever is in them."""
+    if isinstance(value, dict):
+        return {name: shape(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [shape(one) for one in value[:1]]
+    return "..."
+
+
+def test_the_answers_in_the_documentation_have_the_fields_of_the_real_ones() -> None:
+    text = (DOCS / "capacity.md").read_text()
+    found = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    documented = [json.loads(block) for block in found if block.startswith("    {")]
+    site = Site()
+    site.inventory.promises = [Promised(number, "", number, IMAGES[1], 1, None) for number in range(20)]
+    questions = Questions(site.tools, FakeClock(site.world), None)
+
+    def answer(path: str, query: str) -> Any:
+        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": query}
+        return json.loads(b"".join(questions(environment, lambda *_: None)))
+
+    capacity = answer("/v1/capacity", "at=2030-01-01T00:00:00Z")
+    place = answer("/v1/place", f"image={IMAGE}")
+    for answered in (capacity["pools"][0]["images"][0], documented[0]["pools"][0]["images"][0]):
+        answered["hosts"] = {}
+    # What a success has none of is held together by the handlers' own tests.
+    for name in ("refused", "help", "suggestions"):
+        place[name] = documented[1][name]
+    assert [shape(one) for one in documented] == [shape(capacity), shape(place)]

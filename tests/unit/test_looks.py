@@ -141,6 +141,19 @@ def test_an_endpoint_that_does_not_answer_says_why_and_holds_up_no_other() -> No
     looks.close()
 
 
+def test_who_will_not_wait_for_an_endpoint_learns_of_the_others() -> None:
+    go_on = threading.Event()
+
+    def takes_long(_: int) -> None:
+        go_on.wait(_PATIENCE_S)
+
+    looks = looks_at(esx1=lambda _: None, esx2=takes_long)
+    quick, slow = looks.at(["esx1", "esx2"], within_s=0.2)
+    assert (quick.problem, slow.problem) == (None, "it has not answered within 0.2 s")
+    go_on.set()
+    looks.close()
+
+
 # --- with a watch ----------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from esxprov.errors import ProvisioningError
 from esxprov.handlers import CALLS
 from esxprov.job import Job
 from esxprov.model import (
+    CatalogueImage,
     Claim,
     ClaimState,
     Datastore,
@@ -32,6 +33,7 @@ from esxprov.model import (
     Pool,
     PowerState,
     Profile,
+    Promised,
     Vm,
 )
 from esxprov.placement.ledger import Ledger
@@ -365,15 +367,22 @@ class FakeLeases:
 @dataclass
 class FakeInventory:
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
+    promises: list[Promised] = field(default_factory=list)
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         return self.known.get(host_name)
 
     def profile(self, name: str) -> Profile | None:
-        return None
+        return Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
 
     def image_sizes(self) -> list[tuple[int, int]]:
         return [(1024, 1), (4096, 2)]
+
+    def images(self) -> list[CatalogueImage]:
+        return IMAGES
+
+    def promised(self, profile: str) -> list[Promised]:
+        return self.promises
 
 
 @dataclass
@@ -440,7 +449,7 @@ class FakeLooks:
     remembered: list[Look] | None = None
     """What somebody else was told just now."""
 
-    def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
+    def at(self, endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
         if recent and self.remembered is not None:
             return self.remembered
         looks = []
@@ -468,7 +477,14 @@ class FakePools:
     def of(self, profile: Profile) -> Pool:
         return self.pool
 
+    def all(self) -> list[Pool]:
+        return [self.pool]
 
+
+IMAGES = [
+    CatalogueImage("vmwarelinux-base9-v3", "Base", 1024, 1, 2048),
+    CatalogueImage("vmwarewin10-office5-v0", "Windows 10 with Office", 4096, 2, 20_480),
+]
 IMAGE = "vmwarelinux-base9-v3"
 POOL = Pool("main", ("esx1", "esx2", "esx3"), "blades")
 
@@ -485,6 +501,7 @@ class Site:
         self.claims = FakeClaims(self.world)
         self.quarantine = FakeQuarantine()
         self.looks = FakeLooks(self.hypervisors)
+        self.inventory = FakeInventory()
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
             self.looks,
@@ -492,7 +509,7 @@ class Site:
             self.claims,
             self.quarantine,
             FakeLeases(self.world),
-            FakeInventory(),
+            self.inventory,
         )
         self.world.golden(IMAGE)
 

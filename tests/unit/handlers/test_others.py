@@ -10,7 +10,6 @@ import pytest
 
 from esxprov.errors import Cancelled, HandedOver, ProvisioningError
 from esxprov.handlers import CALLS, capture
-from esxprov.handlers.place import capacity
 from esxprov.handlers.sweep import sweep
 from esxprov.model import ClaimState, DiskMode, PowerState
 from tests.unit.world import IMAGE, POOL, Site
@@ -378,12 +377,17 @@ def test_place_refuses_a_count_that_is_none(count: object) -> None:
         site.run(site.event("place", count=count))
 
 
+def host_rows(site: Site) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = site.run(site.event("capacity"))["hosts"]
+    return rows
+
+
 def test_capacity_shows_what_is_promised_and_who_is_silent() -> None:
     site = loaded()
     (claim,) = site.claims.held
     silent = next(name for name in POOL.endpoints if name != claim.host.endpoint)
     site.world.down = {silent}
-    rows = {row["host"]: row for row in capacity(site.tools, POOL)}
+    rows = {row["host"]: row for row in host_rows(site)}
     assert rows[claim.host.endpoint]["ram_free_mb"] == 16384 - 1024 - claim.ram_mb
     assert rows[claim.host.endpoint]["vms"] == 1
     assert rows[silent]["state"] == "silent"
@@ -396,5 +400,5 @@ def test_a_vm_that_somebody_else_made_counts() -> None:
         replace(vm, moid="foreign", vmx_path="[nfs1] foreign/x.vmx", annotation="", power=PowerState.OFF)
     )
     (claim,) = site.claims.held
-    rows = {row["host"]: row for row in capacity(site.tools, POOL)}
+    rows = {row["host"]: row for row in host_rows(site)}
     assert rows[vm.endpoint]["ram_free_mb"] == 16384 - 1024 - 2 * claim.ram_mb
