@@ -1,0 +1,42 @@
+"""The project's own search, as the service and `esxprov placement simulate` use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.placement.rows import Host, Request
+from esxprov.model import HostKey
+from esxprov.placement.farm import Farm
+from esxprov.placement.host import HostState
+from esxprov.placement.request import PlacementRequest
+from esxprov.placement.search import place
+from esxprov.placement.snapshot import Rules, Size
+
+
+class Ours:
+    """Knows the sizes of the images that there are, as VCL's database does."""
+
+    def __init__(self, hosts: Sequence[Host], catalogue: Sequence[Size], budget_s: float = 0.1) -> None:
+        states = (
+            HostState(HostKey("", host.name), host.name, "connected", False, host.ram_mb, 0, 0, 1.0, host.cpus, 1.0)
+            for host in hosts
+        )
+        self.farm = Farm(states, Rules(), catalogue)
+        self._budget_s = budget_s
+        self._where: dict[str, tuple[int, PlacementRequest]] = {}
+
+    def place(self, request: Request, now: int) -> dict[str, str] | None:
+        """As `Placer.place`."""
+        asked = [
+            PlacementRequest(vm.name, vm.ram_mb, vm.cpus, group=request.name, max_per_host=request.max_per_host)
+            for vm in request.vms
+        ]
+        found = place(self.farm, asked, self._budget_s)
+        if found.hosts is None:
+            return None
+        self._where.update((one.id, (host, one)) for one, host in zip(asked, found.hosts, strict=True))
+        return {one.id: self.farm.hosts[host].name for one, host in zip(asked, found.hosts, strict=True)}
+
+    def remove(self, vm: str) -> None:
+        """As `Placer.remove`."""
+        self.farm.vacate(*self._where.pop(vm))
