@@ -11,11 +11,12 @@ from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
 from esxprov.job import Job
 from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
-from esxprov.placement.choose import Decision, choose, record
+from esxprov.placement import search
+from esxprov.placement.choose import Decision, accept, choose, farm_of, record
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.request import PlacementRequest, overhead_mb
 from esxprov.placement.snapshot import Rules, Snapshot, catalogue
-from esxprov.placement.wants import Proposal, Room, Want
+from esxprov.placement.wants import Later, Proposal, Room, Want
 from esxprov.ports import Tools
 
 LINKED_DISK_SHARE = 4
@@ -102,19 +103,26 @@ def _claim(
     tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
     decided: list[dict[str, Any]] = []
 
-    def decide(ledger: Ledger, _: Any) -> Proposal[Decision]:
+    def decide(ledger: Ledger, refusal: Decision | None) -> Proposal[Decision] | Later:
         # What this computer has already is given back before its new VM is switched on.
         others = tuple(claim for claim in ledger if claim.computer_id != computer_id)
         foreign = tuple(one for one in seen.vms if not _is_of(one, computer_id))
         snapshot = Snapshot(seen.hosts, others, foreign, sizes, Rules.of(site.pool), {**quarantined, **tried})
-        decision = choose(wanted, snapshot)
+        farm = farm_of(snapshot)
+        found = search.place(farm, (wanted,))
+        if found.hosts is None:
+            # Why not, and what would help, is worked out while others take their turn.
+            if refusal is None:
+                return Later(lambda: choose(wanted, snapshot))
+            decided.append(record((wanted,), snapshot, refusal))
+            return Proposal(refusal)
+        decision = accept(farm, (wanted,), found.hosts)
         decided.append(record((wanted,), snapshot, decision))
-        if not decision.placements:
-            return Proposal(decision)
-        host = next(host for host in snapshot.states() if host.key == decision.placements[0].host)
+        (number,) = found.hosts
+        host = farm.hosts[number].key
         claim = Claim(
             "",
-            host.key,
+            host,
             computer_id,
             wanted.ram_needed_mb,
             wanted.cpus,
@@ -125,9 +133,10 @@ def _claim(
             datastore=wanted.datastore,
         )
         # The most that its claims may add up to: its capacity less what VMs take that no claim counts.
-        claimed = ledger.of_host(host.key)
-        most_ram_mb = sum(claim.ram_mb for claim in claimed) + host.ram_free_mb
-        return Proposal(decision, (Room(claim, most_ram_mb, sum(claim.cpus for claim in claimed) + host.cpus_free),))
+        claimed = [*ledger.of_host(host), claim]
+        most_ram_mb = sum(one.ram_mb for one in claimed) + int(farm.ram_free[number])
+        most_cpus = sum(one.cpus for one in claimed) + int(farm.cpus_free[number])
+        return Proposal(decision, (Room(claim, most_ram_mb, most_cpus),))
 
     taken = tools.claims.take(Want(job.event.id, computer_id, reservation_id, decide))
     if decided:
