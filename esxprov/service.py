@@ -41,7 +41,7 @@ from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
 from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
-from esxprov.reconciler import RECONCILE_S, Reconciler
+from esxprov.reconciler import RECONCILE_S, Reconciler, Report
 from esxprov.vsphere import VSphere
 
 log = logging.getLogger(__name__)
@@ -257,3 +257,16 @@ def host_table(config: Config, world: Tools) -> list[dict[str, Any]]:
     from esxprov.handlers.place import capacity
 
     return [row for pool in config.pools.values() for row in capacity(world, pool)]
+
+
+def reconcile(config: Config, *, dry_run: bool, force: bool) -> Report:
+    """One look at all endpoints and what follows from it, for `esxprov claims reconcile`."""
+    database = Database(config.database)
+    hypervisors = VSphere(config.endpoints)
+    looks = Looks(hypervisors)
+    try:
+        return Reconciler(Claims(database), looks, config.pools.values()).run(dry_run=dry_run, force=force)
+    finally:
+        looks.close()
+        hypervisors.close()
+        database.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, dead, events, install, leases, running, world
+from esxprov.cli import calls, claims, dead, events, install, leases, running, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -57,6 +57,7 @@ for command in (
     dead.dead,
     world.hosts,
     world.place,
+    claims.claims,
     leases.leases,
     install.sample_config,
     install.unit_file,

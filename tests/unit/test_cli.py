@@ -152,6 +152,8 @@ def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
         ["events", "export"],
         ["replay", "e1"],
         ["hosts"],
+        ["claims", "list"],
+        ["claims", "reconcile"],
         ["place", "--profile", "blades", "--ram-mb", "512"],
         ["serve"],
     ],
@@ -201,7 +203,7 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "leases show", "leases watch",
+            "dead show", "hosts", "place", "claims list", "claims reconcile", "leases show", "leases watch",
         )
     }  # fmt: skip
 
