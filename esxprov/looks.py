@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from esxprov.errors import ProvisioningError
-from esxprov.ports import Hypervisor, Hypervisors, Look
+from esxprov.ports import Hypervisor, Hypervisors, Look, Watches
 
 T = TypeVar("T")
 
@@ -26,20 +26,30 @@ RECENT_S = 0.1
 
 
 class Looks:
-    """One thread for each endpoint, and so one session, however many ask (ports.Looks)."""
+    """One thread for each endpoint, and so one session, however many ask (ports.Looks). `watches` spare asking."""
 
-    def __init__(self, hypervisors: Hypervisors, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        hypervisors: Hypervisors,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        watches: Watches | None = None,
+    ) -> None:
         self._hypervisors = hypervisors
+        self._watches = watches
         self._monotonic = monotonic
         self._lock = threading.RLock()  # guards all below
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._newest: dict[str, _Ordered] = {}
 
     def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
-        """A look at each of them, begun after this was called, or with `recent` at most RECENT_S before."""
+        """A look at each of them, begun after this was called; with `recent` what is watched, or a look begun at most
+        RECENT_S before.
+        """
         since = self._monotonic() - (RECENT_S if recent else 0)
-        ordered = [self._order(name, since) for name in endpoints]
-        return [look.result() for look in ordered]
+        watched = {name: self._watches.look(name) for name in endpoints} if recent and self._watches else {}
+        looks = [watched.get(name) or self._order(name, since) for name in endpoints]
+        return [look if isinstance(look, Look) else look.result() for look in looks]
 
     def ask(
         self, endpoints: Sequence[str], question: Callable[[Hypervisor], T]
@@ -74,11 +84,12 @@ class Looks:
     def _look(self, name: str, ordered: _Ordered) -> Look:
         ordered.begun_at = self._monotonic()
         try:
-            hypervisor = self._hypervisors.endpoint(name)
-            return Look(name, tuple(hypervisor.hosts()), tuple(hypervisor.vms()))
+            return self._hypervisors.endpoint(name).look()
         except ProvisioningError as error:
-            log.warning("%s is left out: %s", name, error)
-            return Look(name, problem=error.message)
+            # The watch says once that an endpoint is silent.
+            log.log(logging.DEBUG if self._watches else logging.WARNING, "%s is left out: %s", name, error)
+            known = self._watches.look(name) if self._watches else None
+            return known if known and known.problem else Look(name, problem=error.message)
 
 
 @dataclass(slots=True)

@@ -157,12 +157,13 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class Datastore:
-    """A datastore as one host sees it."""
+    """A datastore as one host sees it. `url` is the same for all hosts that share it, "" if that is not known."""
 
     name: str
     free_mb: int
     capacity_mb: int
     accessible: bool = True
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,13 +272,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a VM goes, and why nowhere else: `refused` maps host names to the first rule that refused them."""
+    """Where a VM goes, and why there."""
 
     host: HostKey
     host_name: str
     datastore: str
     reason: str
-    refused: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,9 @@ class Hypervisor(Protocol):
 
     name: str
 
+    def look(self) -> Look:
+        """All hosts and VMs of the endpoint, in one question."""
+
     def hosts(self) -> list[Host]:
         """All hosts of the endpoint with live figures."""
 
@@ -169,27 +172,70 @@ class Quarantine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What an endpoint said of its hosts and VMs; `problem` says why it did not."""
+    """What an endpoint said of its hosts and VMs; `problem` says why it did not, and for how long it has not.
+
+    `seen_at` (time.monotonic) is when the endpoint last confirmed it: when a fresh look began, or when the last answer
+    to the watch came. Some of what a watch holds (free space, figures of use) the endpoint tells late or never: that
+    is as old as the last poll, at most its interval.
+    """
 
     endpoint: str
     hosts: tuple[Host, ...] = ()
     vms: tuple[Vm, ...] = ()
     problem: str | None = None
+    seen_at: float = 0.0
+
+    def age_s(self, now: float) -> float:
+        """How old it is at the monotonic time `now`."""
+        return max(0.0, now - self.seen_at)
 
 
 class Looks(Protocol):
     """Asking endpoints what they have."""
 
     def at(self, endpoints: Sequence[str], *, recent: bool = False) -> list[Look]:
-        """What they have now, in the order of `endpoints`; `recent` makes do with what somebody else was told just now.
+        """What they have now, in the order of `endpoints`; each is asked, and what is watched is corrected by it.
 
-        Who asks at the same time may get the same answer.
+        `recent` makes do with what is known without asking: from the watch, or because somebody else was told just
+        now. Of an endpoint that is known to be silent it says so at once. Who asks at the same time may get the same
+        answer.
         """
 
     def ask(
         self, endpoints: Sequence[str], question: Callable[[Hypervisor], T]
     ) -> list[tuple[str, T | ProvisioningError]]:
         """Each endpoint's name and answer, or why it has none; the question goes to all of them side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed at an endpoint between two versions of what is known of it.
+
+    `gone` are the moids of hosts and VMs that are not there any more. `complete`: this is all that there is, forget
+    what you had. Version 0 is what nothing is known of yet.
+    """
+
+    version: int
+    hosts: tuple[Host, ...] = ()
+    vms: tuple[Vm, ...] = ()
+    gone: tuple[str, ...] = ()
+    complete: bool = False
+
+
+class Watches(Protocol):
+    """What is known of endpoints without asking them, kept current by what they tell."""
+
+    def look(self, endpoint: str) -> Look | None:
+        """What is known; a look with a problem if the endpoint is known to be silent; None if it must be asked."""
+
+    def changes_since(self, endpoint: str, version: int, timeout_s: float = 0) -> Changes:
+        """What has changed after `version` (0: everything), after waiting up to `timeout_s` for something to."""
+
+    def on_change(self, callback: Callable[[str], object]) -> None:
+        """Call it with an endpoint's name when one of its hosts or VMs has changed, at most once for what the endpoint
+        tells at once; and when the endpoint falls silent or answers again. It is called in the thread that was told,
+        so it must be quick.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ from esxprov.placement.claims import Claims
 from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
 from esxprov.reconciler import RECONCILE_S, Reconciler, Report
-from esxprov.vsphere import VSphere
+from esxprov.vsphere import VSphere, Watches
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,10 @@ class _Service:
         self._database = Database(config.database)
         schema.check(self._database)
         self._journal = Journal(self._database, owner.myself())
-        self._hypervisors = VSphere(config.endpoints)
+        self._watches = Watches(config.endpoints)
+        self._hypervisors = VSphere(config.endpoints, self._watches)
         self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
-        self._looks = Looks(self._hypervisors)
+        self._looks = Looks(self._hypervisors, watches=self._watches)
         self._claims = Claims(self._database, self._journal.owner)
         self._tools = _tools(config, self._database, self._claims, self._hypervisors, self._looks, self._watcher)
         self._reconciler = Reconciler(self._claims, self._looks, config.pools.values())
@@ -173,6 +174,7 @@ class _Service:
         self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
         self._sweeper.every(RECONCILE_S, "reconcile claims", self._reconciler.run, first_s=0)
         self._watcher.start()
+        self._watches.start()
         self._start_broker()
         # What an earlier service left comes first: the queue would fill all workers.
         self._journal.give_up(owner.is_known_dead)
@@ -219,6 +221,7 @@ class _Service:
         self._sweeper.stop()
         self._broker.stop()
         self._watcher.stop()
+        self._watches.stop()
         self._looks.close()
         self._hypervisors.close()
         self._database.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, install, leases, running, world
+from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -58,6 +58,7 @@ for command in (
     world.hosts,
     world.place,
     claims.claims,
+    placement.placement,
     leases.leases,
     install.sample_config,
     install.unit_file,

@@ -141,11 +141,10 @@ def _placement(recorded: dict[str, Any] | None) -> dict[str, str]:
     if not recorded:
         return {}
     decision = recorded["decision"]
-    chosen = decision["placement"]
-    found = {chosen["host_name"]: f"chosen, {chosen['reason']}"} if chosen else {}
-    if decision["nearest"]:
-        found["nowhere"] = decision["nearest"]
-    return found | {host: f"refused, {reason}" for host, reason in decision["refused"].items()}
+    found = {one["host_name"]: f"chosen, {one['reason']}" for one in decision["placements"]}
+    if not found:
+        found["nowhere"] = "; ".join([decision["reason"], *(f"it would fit {cure}" for cure in decision["help"])])
+    return found | {host: f"refused, {why['reason']}" for host, why in decision["refused"].items()}
 
 
 def _inline(value: Any) -> str:

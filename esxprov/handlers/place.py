@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ from esxprov import annotation, vmx
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
 from esxprov.job import Job
-from esxprov.model import Claim, ClaimState, DiskMode, Host, HostKey, Image, Pool, Vm
-from esxprov.placement.choose import Decision, choose, record
-from esxprov.placement.filters import PlacementRequest, refusal
+from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
+from esxprov.placement.choose import Decision, choose, farm_of, record
+from esxprov.placement.filters import refusal
 from esxprov.placement.ledger import Ledger
-from esxprov.placement.snapshot import Snapshot, build
+from esxprov.placement.request import PlacementRequest, overhead_mb
+from esxprov.placement.snapshot import Rules, Snapshot, catalogue
 from esxprov.placement.wants import Proposal, Room, Want
 from esxprov.ports import Tools
 
@@ -40,12 +41,13 @@ class Survey:
     silent: Mapping[str, str]
 
     def snapshot(self, pool: Pool, claims: Sequence[Claim], tools: Tools, excluded: Mapping[str, str]) -> Snapshot:
-        return build(pool, self.hosts, self.vms, claims, tools.inventory.image_sizes(), excluded)
+        sizes = catalogue(tools.inventory.image_sizes())
+        return Snapshot(self.hosts, tuple(claims), self.vms, sizes, Rules.of(pool), excluded)
 
     def refused(self, decision: Decision) -> dict[str, str]:
         """Why not each of the others: hosts that were refused, and endpoints that did not answer."""
         silent = {name: f"the endpoint does not answer: {why}" for name, why in self.silent.items()}
-        return {**decision.refused, **silent}
+        return {**{label: why.reason for label, why in decision.refused.items()}, **silent}
 
     def name(self, key: HostKey) -> str:
         """The host's name, its key if it does not answer."""
@@ -83,7 +85,7 @@ def place(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> Placed:
         if claim is None:
             assert decision is not None, "no claim without a decision against it"
             raise _no_capacity(decision, seen)
-        reason = decision.placement.reason if decision and decision.placement else "claimed before an interruption"
+        reason = decision.reason if decision and decision.placements else "claimed before an interruption"
         name = seen.name(claim.host)
         step.keep(claim=claim.id, endpoint=claim.host.endpoint, moid=claim.host.moid, host=name, reason=reason)
         job.notify("place", f"chose {name}: {reason}", "info", None)
@@ -96,21 +98,21 @@ def _claim(
     """Decide on what was seen, and on the claims as they are when it is this decision's turn."""
     computer_id = job.request.computer.id
     reservation_id = job.request.reservation.reservation_id
-    sizes = tools.inventory.image_sizes()
-    quarantined = {str(host): reason for host, reason in tools.quarantine.of(job.request.image.name).items()}
-    excluded = {**quarantined, **job.steps.get("excluded", {})}
+    sizes = catalogue(tools.inventory.image_sizes())
+    quarantined = {str(host): why for host, why in tools.quarantine.of(job.request.image.name).items()}
+    tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
     decided: list[dict[str, Any]] = []
 
     def decide(ledger: Ledger, _: Any) -> Proposal[Decision]:
         # What this computer has already is given back before its new VM is switched on.
-        others = [claim for claim in _counted(ledger) if claim.computer_id != computer_id]
-        foreign = [one for one in seen.vms if not _is_of(one, computer_id)]
-        snapshot = build(site.pool, seen.hosts, foreign, others, sizes, excluded)
+        others = tuple(claim for claim in ledger if claim.computer_id != computer_id)
+        foreign = tuple(one for one in seen.vms if not _is_of(one, computer_id))
+        snapshot = Snapshot(seen.hosts, others, foreign, sizes, Rules.of(site.pool), {**quarantined, **tried})
         decision = choose(wanted, snapshot)
-        decided.append(record(wanted, snapshot, decision))
-        if decision.placement is None:
+        decided.append(record((wanted,), snapshot, decision))
+        if not decision.placements:
             return Proposal(decision)
-        host = next(host for host in snapshot.hosts if host.key == decision.placement.host)
+        host = next(host for host in snapshot.states() if host.key == decision.placements[0].host)
         claim = Claim(
             "",
             host.key,
@@ -134,11 +136,6 @@ def _claim(
     return taken.decision, taken.claim
 
 
-def _counted(claims: Iterable[Claim]) -> list[Claim]:
-    """Without those of foreign VMs, which count for themselves where they are seen."""
-    return [claim for claim in claims if claim.state is not ClaimState.FOREIGN]
-
-
 def _is_of(machine: Vm, computer_id: int) -> bool:
     owner = annotation.read(machine.annotation)
     return owner is not None and owner.computer_id == computer_id
@@ -146,10 +143,12 @@ def _is_of(machine: Vm, computer_id: int) -> bool:
 
 def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks: tuple[str, ...]) -> PlacementRequest:
     linked = site.pool.disk is DiskMode.LINKED
+    ram_mb, cpus = vmx.ram_mb(image), image.min_cpus
     return PlacementRequest(
         id=request_id,
-        ram_mb=vmx.ram_mb(image),
-        cpus=image.min_cpus,
+        ram_mb=ram_mb,
+        cpus=cpus,
+        overhead_mb=overhead_mb(ram_mb, cpus),
         disk_mb=disk_mb // LINKED_DISK_SHARE if linked else disk_mb,
         datastore=site.layout.vm_datastore,
         networks=tuple(filter(None, networks)),
@@ -161,9 +160,13 @@ def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
     reasons = "; ".join(f"{host}: {reason}" for host, reason in refused.items()) or "the pool has no host"
     return ProvisioningError(
         "no_capacity",
-        f"no host takes the VM: {decision.nearest or reasons}",
-        detail={"refused": refused, "nearest": decision.nearest},
+        f"no host takes the VM: {_nearest(decision) or reasons}",
+        detail={"refused": refused, "nearest": _nearest(decision)},
     )
+
+
+def _nearest(decision: Decision) -> str | None:
+    return f"it would fit {decision.help[0]}" if decision.help else None
 
 
 def where(job: Job, tools: Tools) -> dict[str, Any]:
@@ -182,15 +185,15 @@ def where(job: Job, tools: Tools) -> dict[str, Any]:
     for number in range(count):
         wanted = _wanted(f"{job.event.id}/{number}", image, site, image.size_mb, job.request.profile.networks)
         decision = choose(wanted, seen.snapshot(site.pool, claims, tools, {}))
-        if decision.placement is None:
-            reason = decision.nearest or "no host takes it"
+        if not decision.placements:
+            reason = _nearest(decision) or "no host takes it"
             return {
                 "placements": [],
                 "reason": f"{number} of {count} fit, for one more {reason}" if number else reason,
                 "refused": seen.refused(decision),
                 "silent": sorted(seen.silent),
             }
-        chosen = decision.placement
+        (chosen,) = decision.placements
         placements.append({"host": chosen.host_name, "datastore": chosen.datastore, "reason": chosen.reason})
         claims = [*claims, Claim(wanted.id, chosen.host, 0, wanted.ram_needed_mb, wanted.cpus, wanted.id)]
     return {
@@ -211,10 +214,10 @@ def capacity(tools: Tools, pool: Pool) -> list[dict[str, Any]]:
     seen = survey(tools, pool)
     snapshot = seen.snapshot(pool, tools.claims.of_pool(pool.name), tools, {})
     rows: list[dict[str, Any]] = []
-    for host in snapshot.hosts:
+    farm = farm_of(snapshot)
+    for host in map(farm.state, range(len(farm))):
         stores = host.datastores
-        smallest = PlacementRequest("capacity", 4, 1, 0, stores[0].name if stores else "", ())
-        no = refusal(smallest, host)
+        no = refusal(PlacementRequest("capacity", 4, 1, datastore=stores[0].name if stores else ""), host, farm.rules)
         rows.append(
             {
                 "pool": pool.name,

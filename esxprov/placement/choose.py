@@ -1,99 +1,127 @@
-"""Where a VM goes, and why nowhere else. Pure: the same request on the same snapshot is the same decision, any day."""
+"""A decision on a snapshot, with its reasons. Pure: it can be made again, any day, from the journal."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from esxprov.model import HostKey, Placement
-from esxprov.placement.filters import PlacementRequest, refusal
-from esxprov.placement.scores import SCORES, expected
-from esxprov.placement.snapshot import HostState, Snapshot
+from esxprov.model import Placement
+from esxprov.placement import explain, scores
+from esxprov.placement.explain import Refused
+from esxprov.placement.farm import FULL, Farm, store_id
+from esxprov.placement.promises import Promises
+from esxprov.placement.request import PlacementRequest
+from esxprov.placement.search import SOLVER_S, Found, place
+from esxprov.placement.snapshot import Snapshot
+from esxprov.plain import from_plain, to_plain
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`placement` is None if no host takes the VM; `nearest` says then, in one sentence, what would have helped.
+    """A host for each request, in their order, or none for all of them; `reason` says it in one sentence.
 
-    `refused` maps the label of every host that does not take it to the reason; see Snapshot.labels.
+    Without placements, `refused` has, by the label of each host, why it does not take the VM that found none; `help`
+    what would let all of them in, each tried out. `proved`: there is no way, not merely none found in time.
     """
 
-    placement: Placement | None
-    refused: dict[str, str]
-    nearest: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `from_json` makes the same decision of it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Decision:
-        """The decision that `to_json` wrote."""
-        place = data["placement"]
-        placement = Placement(**{**place, "host": HostKey(**place["host"])}) if place else None
-        return cls(placement, data["refused"], data["nearest"])
+    placements: tuple[Placement, ...]
+    reason: str
+    refused: Mapping[str, Refused] = field(default_factory=dict)
+    help: tuple[str, ...] = ()
+    proved: bool = True
 
 
 def choose(request: PlacementRequest, snapshot: Snapshot) -> Decision:
-    """The best host by the request's policy; of equal ones, one that depends on the request's id."""
-    labels = snapshot.labels()
-    refused: dict[str, str] = {}
-    takers: list[HostState] = []
+    """The best host for one VM."""
+    return choose_together((request,), snapshot)
+
+
+def choose_together(requests: Sequence[PlacementRequest], snapshot: Snapshot, budget_s: float = SOLVER_S) -> Decision:
+    """Hosts for all of them, or none."""
+    farm = farm_of(snapshot)
+    found = place(farm, requests, budget_s)
+    if found.hosts is None:
+        return refuse(farm, requests, found, budget_s)
+    return accept(farm, requests, found.hosts)
+
+
+def farm_of(snapshot: Snapshot) -> Farm:
+    """The snapshot's hosts, to decide on."""
+    promises = Promises(snapshot.claims, snapshot.vms)
+    states = [snapshot.state(host, promises) for host in snapshot.hosts]
+    return Farm(states, snapshot.rules, snapshot.catalogue, pending(snapshot, promises))
+
+
+def pending(snapshot: Snapshot, promises: Promises) -> Counter[str]:
+    """What is still to be written to each datastore, by all hosts that share it."""
+    total: Counter[str] = Counter()
     for host in snapshot.hosts:
-        no = refusal(request, host)
-        if no is None:
-            takers.append(host)
-        else:
-            refused[labels[host.key]] = no.reason
-    if not takers:
-        return Decision(None, refused, _nearest(request, snapshot, labels))
-    score, saying = SCORES[request.policy]
-    futures = expected(snapshot.catalogue or ((request.ram_mb, request.cpus, 1),))
-    ranked = [(score(request, host, futures), _tie(request.id, host.key), host) for host in takers]
-    points, _, best = min(ranked, key=lambda entry: entry[:2])
-    reason = (
-        "the only host that takes it"
-        if len(takers) == 1
-        else f"of {len(takers)} hosts that take it, {saying.format(score=points)}"
+        for name, amount_mb in promises.of(host.key).disks_mb.items():
+            for store in host.datastores:
+                if store.name == name:
+                    total[store_id(host.key, store)] += amount_mb
+    return total
+
+
+def accept(farm: Farm, requests: Sequence[PlacementRequest], hosts: Sequence[int]) -> Decision:
+    """The decision for hosts that the requests occupy already."""
+    if len(requests) == 1:
+        reason = _reason(farm, requests[0], hosts[0])
+    else:
+        reason = f"{len(requests)} VMs together, on {len(set(hosts))} host(s)"
+    labels = farm.labels()
+    placements = tuple(
+        Placement(farm.hosts[host].key, labels[host], request.datastore, reason)
+        for request, host in zip(requests, hosts, strict=True)
     )
-    return Decision(Placement(best.key, best.name, request.datastore, reason, refused), refused)
+    return Decision(placements, reason)
 
 
-def _tie(request_id: str, key: HostKey) -> bytes:
-    """Not hash(), which differs in every process."""
-    return hashlib.blake2b(f"{request_id}|{key}".encode(), digest_size=8).digest()
+def _reason(farm: Farm, request: PlacementRequest, host: int) -> str:
+    farm.vacate(host, request)
+    costs = farm.costs(request)
+    takers = int((costs != FULL).sum())
+    cost = int(costs[host])
+    farm.occupy(host, request)
+    if takers == 1:
+        return "the only host that takes it"
+    return f"of {takers} hosts that take it, {scores.explain(farm.rules.policy, cost)}"
 
 
-def _nearest(request: PlacementRequest, snapshot: Snapshot, labels: Mapping[HostKey, str]) -> str | None:
-    """What the nearest miss would have needed, None if nothing helps on any host."""
-    cures = [cure for host in snapshot.hosts if (cure := _cure(request, host, labels[host.key])) is not None]
-    return f"it would fit if {min(cures)[1]}" if cures else None
+def refuse(farm: Farm, requests: Sequence[PlacementRequest], found: Found, budget_s: float = SOLVER_S) -> Decision:
+    """The decision when `place` found nothing."""
+    what = "it" if len(requests) == 1 else f"all {len(requests)} VMs together"
+    if not len(farm):
+        reason = "the pool has no host"
+    elif found.proved:
+        reason = f"no host takes {what}" if len(requests) == 1 else f"the hosts do not take {what}"
+    else:
+        reason = f"no way was found to take {what} within {budget_s * 1000:.0f} ms"
+    help_ = explain.help_for(farm, requests, budget_s)
+    return Decision((), reason, explain.refused(farm, requests), help_, found.proved)
 
 
-def _cure(request: PlacementRequest, host: HostState, label: str) -> tuple[float, str] | None:
-    """(effort, changes) that make a host take the VM: each rule's own cure in turn, until no rule refuses it."""
-    changes: list[str] = []
-    effort = 0.0
-    while (no := refusal(request, host)) is not None:
-        if no.cure is None:
-            return None
-        changes.append(no.cure.change.replace("{host}", label))
-        effort += no.cure.effort
-        host = no.cure.host
-    return effort, " and ".join(changes)
-
-
-def record(request: PlacementRequest, snapshot: Snapshot, decision: Decision) -> dict[str, Any]:
+def record(requests: Sequence[PlacementRequest], snapshot: Snapshot, decision: Decision) -> dict[str, Any]:
     """Input and answer as plain JSON, for the journal."""
-    return {"request": request.to_json(), "snapshot": snapshot.to_json(), "decision": decision.to_json()}
+    return {"requests": to_plain(list(requests)), "snapshot": snapshot.to_json(), "decision": to_plain(decision)}
 
 
-def decide_again(recorded: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """(host then, host that today's rules choose on the world of that day)."""
-    snapshot = Snapshot.from_json(recorded["snapshot"])
-    labels = snapshot.labels()
-    then = Decision.from_json(recorded["decision"]).placement
-    now = choose(PlacementRequest.from_json(recorded["request"]), snapshot).placement
-    return labels[then.host] if then else None, labels[now.host] if now else None
+def recorded(data: Mapping[str, Any]) -> tuple[tuple[PlacementRequest, ...], Snapshot, Decision]:
+    """What `record` wrote. Raises plain.NotPlain naming the field that is wrong."""
+    requests = tuple(
+        from_plain(PlacementRequest, one, f"requests[{number}]") for number, one in enumerate(data["requests"])
+    )
+    snapshot = from_plain(Snapshot, data["snapshot"], "snapshot")
+    return requests, snapshot, from_plain(Decision, data["decision"], "decision")
+
+
+def decide_again(data: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Of what `record` wrote: (hosts then, hosts that today's rules choose on the world of that day)."""
+    requests, snapshot, then = recorded(data)
+    return _hosts(then), _hosts(choose_together(requests, snapshot))
+
+
+def _hosts(decision: Decision) -> str | None:
+    return ", ".join(placement.host_name for placement in decision.placements) or None

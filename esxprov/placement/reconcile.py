@@ -5,7 +5,6 @@ Whatever is in doubt counts: a host that is silent, or one of whose VMs cannot b
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from esxprov import annotation
 from esxprov.model import Claim, ClaimState, HostKey, Vm
 from esxprov.placement.books import Books, Held, Sums
-from esxprov.placement.snapshot import overhead_mb
+from esxprov.placement.promises import cost, foreign_claim_id, host_of
 
 LOST_GRACE_S = 600
 """How long a claim whose VM was lost is kept: a VM comes back with its datastore, its host, or a moved inventory."""
@@ -23,8 +22,6 @@ MOST_FREED_CLAIMS = 3
 """More than both in one cycle is taken for a mistake: an empty inventory, a restored database. The number is there
 because on a farm of ten VMs a single one is a tenth.
 """
-
-_FOREIGN_IDS = uuid.UUID("6f9c2a52-6b0f-4f0e-9d0c-3d1c5a1f7e11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +88,6 @@ class Plan:
     memory: Memory = field(default_factory=Memory)
 
 
-def foreign_id(endpoint: str, moid: str) -> str:
-    """The id of the claim for a VM that nobody claimed: two services that find the same VM make the same claim."""
-    return str(uuid.uuid5(_FOREIGN_IDS, f"{endpoint}/{moid}"))
-
-
 def reconcile(
     books: Books, seen: Sequence[Seen], ours: Collection[HostKey], memory: Memory, *, force: bool = False
 ) -> Plan:
@@ -134,7 +126,7 @@ class _Matched:
             if not vm.vmx_path:
                 unreadable[host_of(vm)].append(vm)
             elif owner is None or owner.claim_id not in self.known:
-                identity = foreign_id(vm.endpoint, vm.moid)
+                identity = foreign_claim_id(vm.endpoint, vm.moid)
                 just_released = owner is not None and owner.claim_id in books.released
                 if just_released and identity not in memory.leaving and identity not in self.known:
                     # Most likely it has been removed since it was seen.
@@ -156,7 +148,7 @@ class _Matched:
     def _choose(self, claim_id: str, vms: list[Vm]) -> None:
         """A clone has its original's annotation: the one on the claim's host is it, of those the oldest."""
         host = self.known[claim_id].claim.host
-        vms = sorted(vms, key=lambda vm: (foreign_id(vm.endpoint, vm.moid) in self.known, host_of(vm) != host))
+        vms = sorted(vms, key=lambda vm: (foreign_claim_id(vm.endpoint, vm.moid) in self.known, host_of(vm) != host))
         self.vm_of[claim_id] = vms[0]
         self.strangers += vms[1:]
 
@@ -167,7 +159,7 @@ class _Matched:
             if held.claim.state is not ClaimState.FOREIGN and held.claim.id not in self.vm_of:
                 unseen[held.claim.host] += 1
         for host, vms in unreadable.items():
-            unknown = [vm for vm in vms if foreign_id(vm.endpoint, vm.moid) not in self.known]
+            unknown = [vm for vm in vms if foreign_claim_id(vm.endpoint, vm.moid) not in self.known]
             self.strangers += [vm for vm in vms if vm not in unknown]
             self.strangers += unknown[unseen[host] :]
 
@@ -190,10 +182,10 @@ def _where_it_is(held: Held, vm: Vm) -> Iterable[Correction]:
     if host != claim.host and vm.host_moid:
         after = replace(after, host=host)
         why.append(f"its VM is on {host}, not on {claim.host}")
-    size = ram_needed_mb(vm), vm.cpus
+    size = cost(vm)
     if size[0] > claim.ram_mb or size[1] > claim.cpus:
         after = replace(after, ram_mb=max(claim.ram_mb, size[0]), cpus=max(claim.cpus, size[1]))
-        why.append(f"its VM needs {size[0]} MB and {vm.cpus} vCPUs, {claim.ram_mb} MB and {claim.cpus} are claimed")
+        why.append(f"its VM needs {size[0]} MB and {size[1]} vCPUs, {claim.ram_mb} MB and {claim.cpus} are claimed")
     if claim.state is ClaimState.LOST:
         after = replace(after, state=ClaimState.RUNNING)
         why.append("its VM is seen again")
@@ -223,10 +215,10 @@ def _ended(held: Held) -> str:
 
 
 def _foreign(books: Books, matched: _Matched, ours: Collection[HostKey]) -> Iterable[Correction]:
-    there = {foreign_id(vm.endpoint, vm.moid): vm for vm in matched.strangers}
+    there = {foreign_claim_id(vm.endpoint, vm.moid): vm for vm in matched.strangers}
     for claim_id, vm in there.items():
         known, host = matched.known.get(claim_id), host_of(vm)
-        after = Claim(claim_id, host, 0, ram_needed_mb(vm), vm.cpus, "", ClaimState.FOREIGN)
+        after = Claim(claim_id, host, 0, *cost(vm), "", ClaimState.FOREIGN)
         if known is None:
             if host in ours:
                 yield Correction(None, after, f"{vm.name} on {host} is nobody's: it is counted")
@@ -259,16 +251,6 @@ def _alarm(count: int, total: int, freed: Sequence[Correction]) -> str | None:
         f"{', '.join(endpoints)}: none is; see 'esxprov claims reconcile --dry-run', and if the VMs are really gone "
         "run 'esxprov claims reconcile --force'"
     )
-
-
-def host_of(vm: Vm) -> HostKey:
-    """The host that a VM is on."""
-    return HostKey(vm.endpoint, vm.host_moid)
-
-
-def ram_needed_mb(vm: Vm) -> int:
-    """What a VM takes of its host: its RAM and the hypervisor's overhead for it."""
-    return vm.ram_mb + overhead_mb(vm.ram_mb, vm.cpus)
 
 
 def _age(vm: Vm) -> tuple[str, int, str]:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from esxprov.vsphere.endpoint import Endpoint, VSphere
+from esxprov.vsphere.watch import Watches
 
-__all__ = ["Endpoint", "VSphere"]
+__all__ = ["Endpoint", "VSphere", "Watches"]

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from esxprov.errors import ProvisioningError
 from esxprov.model import DiskInfo, EndpointConfig, FileEntry, Host, HostKey, Nic, PowerState, Vm
+from esxprov.ports import Look
 from esxprov.vsphere import disks, faults, files, inventory, tasks, vms
 from esxprov.vsphere.folder import Folder
+from esxprov.vsphere.inventory import Objects, Survey
 from esxprov.vsphere.paths import DatastorePath
 from esxprov.vsphere.places import Places
+from esxprov.vsphere.properties import Found
 from esxprov.vsphere.session import Session
+from esxprov.vsphere.watch import Watches
+
+Poll = Callable[[Session], list[Found]]
+"""Reads everything that an endpoint has."""
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +29,26 @@ log = logging.getLogger(__name__)
 class Endpoint:
     """One ESXi host or vCenter through one session. Implements ports.Hypervisor; belongs to one thread."""
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(self, config: EndpointConfig, poll: Poll = inventory.everything) -> None:
         self.name = config.name
         self._config = config
+        self._poll = poll
         self._session = Session(config)
         self._places = Places(self._session)
         self._folder = Folder(self._session)
 
+    def look(self) -> Look:
+        began = time.monotonic()
+        with self._trying("look at the hosts"):
+            objects = Objects(self.name, self._poll(self._session))
+            self._places.learn(Survey(self._session, objects))
+            return Look(self.name, tuple(objects.hosts()), tuple(objects.vms()), seen_at=began)
+
     def hosts(self) -> list[Host]:
         with self._trying("look at the hosts"):
-            survey = inventory.Survey(self._session)
-            self._places.learn(survey)
-            return survey.hosts()
+            objects = inventory.hosts(self._session)
+            self._places.learn(Survey(self._session, objects))
+            return objects.hosts()
 
     def vms(self) -> list[Vm]:
         with self._trying("list the VMs"):
@@ -150,10 +166,14 @@ class Endpoint:
 
 
 class VSphere:
-    """All configured endpoints. Implements ports.Hypervisors; may be shared by threads, each has its own sessions."""
+    """All configured endpoints. Implements ports.Hypervisors; may be shared by threads, each has its own sessions.
 
-    def __init__(self, endpoints: Mapping[str, EndpointConfig]) -> None:
+    A look at one that is among the `watches` corrects what they know of it.
+    """
+
+    def __init__(self, endpoints: Mapping[str, EndpointConfig], watches: Watches | None = None) -> None:
         self._configs = dict(endpoints)
+        self._watches = watches
         self._of_thread = threading.local()
         self._lock = threading.Lock()
         self._opened: list[Endpoint] = []  # guarded by _lock
@@ -168,7 +188,7 @@ class VSphere:
                     f"the endpoint {name} is not configured any more: restore its section [endpoint {name}]",
                     detail={"endpoint": name},
                 )
-            mine[name] = Endpoint(config)
+            mine[name] = Endpoint(config, self._watches.of(name).poll) if self._watches else Endpoint(config)
             with self._lock:
                 self._opened.append(mine[name])
         return mine[name]

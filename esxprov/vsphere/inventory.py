@@ -1,7 +1,8 @@
 """What an endpoint has: hosts, datastores, networks, VMs, and where they hang in its tree.
 
 Everything is read by walking down from the root folder, not through container views: a view belongs to a session and
-is gone with it, a walk can simply be repeated.
+is gone with it, a walk can simply be repeated. What was read is the same whether it was asked for or was told as a
+change (updates), so there is one place that makes our values of it: `Objects`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ _VM = (
     "config.annotation",
     "config.uuid",
 )
+_TREE = {
+    vim.HostSystem: _HOST,
+    vim.Datastore: _DATASTORE,
+    vim.Network: ("name",),
+    vim.ComputeResource: ("name", "parent", "resourcePool"),
+    vim.Datacenter: ("name", "parent", "vmFolder"),
+    vim.Folder: ("name", "parent"),
+}
+_OF_HOST = (traverse(vim.HostSystem, "datastore"), traverse(vim.HostSystem, "network"))
 _POWER = {"poweredOn": PowerState.ON, "poweredOff": PowerState.OFF, "suspended": PowerState.SUSPENDED}
 
 
@@ -63,37 +73,85 @@ class Home:
     pool: Any
 
 
-class Survey:
-    """One look at the endpoint's hosts and all they hang on."""
+class Objects:
+    """An endpoint's objects by their moid, and the values that they make together. Pure: the caller keeps `all`."""
 
-    def __init__(self, session: Session) -> None:
-        self._endpoint = session.config.name
-        self._is_vcenter = session.is_vcenter
-        wanted = {
-            vim.HostSystem: _HOST,
-            vim.Datastore: _DATASTORE,
-            vim.Network: ("name",),
-            vim.ComputeResource: ("name", "parent", "resourcePool"),
-            vim.Datacenter: ("name", "parent", "vmFolder"),
-            vim.Folder: ("name", "parent"),
-        }
-        walk = _to_hosts(traverse(vim.HostSystem, "datastore"), traverse(vim.HostSystem, "network"))
-        root = session.content.rootFolder
-        self._root = moid(root)
-        self._all = {
-            found.moid: found for found in properties.retrieve(session, properties.spec(wanted, [root], *walk))
-        }
+    def __init__(self, endpoint: str, found: Iterable[Found] = ()) -> None:
+        self.endpoint = endpoint
+        self.all = {each.moid: each for each in found}
 
     def hosts(self) -> list[Host]:
-        return [self._host(found) for found in self._of(vim.HostSystem)]
+        return [self.host(found) for found in self.of(vim.HostSystem)]
+
+    def vms(self) -> list[Vm]:
+        """Those whose configuration cannot be read (their datastore is away) have no vmx_path."""
+        values = (self.vm(found) for found in self.of(vim.VirtualMachine))
+        return [value for value in values if value is not None]
+
+    def host(self, found: Found) -> Host:
+        compute = self.above(found, vim.ClusterComputeResource)
+        datacenter = self.above(found, vim.Datacenter)
+        return Host(
+            key=HostKey(self.endpoint, found.moid),
+            name=str(found.get("name", "")),
+            # vCenter keeps the last figures of a host that is gone: without a state it is not one to use.
+            state=str(found.get("runtime.connectionState", "disconnected")),
+            maintenance=bool(found.get("runtime.inMaintenanceMode", False)),
+            ram_mb=found.get("hardware.memorySize", 0) // _MB,
+            ram_used_mb=int(found.get("summary.quickStats.overallMemoryUsage", 0)),
+            cpu_threads=int(found.get("hardware.cpuInfo.numCpuThreads", 0)),
+            datastores=tuple(
+                Datastore(
+                    name=plain(store.get("name", "")),
+                    free_mb=store.get("summary.freeSpace", 0) // _MB,
+                    capacity_mb=store.get("summary.capacity", 0) // _MB,
+                    accessible=bool(store.get("summary.accessible", False)),
+                )
+                for store in self.named(found.get("datastore", ()))
+            ),
+            networks=tuple(plain(network.get("name", "")) for network in self.named(found.get("network", ()))),
+            datacenter=plain(datacenter.get("name", "")) if datacenter else None,
+            cluster=plain(compute.get("name", "")) if compute else None,
+        )
+
+    def vm(self, found: Found) -> Vm | None:
+        """None if nobody can tell whether it is on: it is just coming or going."""
+        return _vm(self.endpoint, found) if found.get("runtime.powerState") else None
+
+    def of(self, kind: Any) -> list[Found]:
+        return [found for found in self.all.values() if isinstance(found.ref, kind)]
+
+    def named(self, refs: Iterable[Any]) -> list[Found]:
+        return [self.all[moid(ref)] for ref in refs if moid(ref) in self.all]
+
+    def parents(self, found: Found) -> list[Found]:
+        """Nearest first, up to the root folder."""
+        parents: list[Found] = []
+        ref = found.get("parent")
+        while ref is not None and moid(ref) in self.all:
+            parents.append(self.all[moid(ref)])
+            ref = parents[-1].get("parent")
+        return parents
+
+    def above(self, found: Found, kind: Any) -> Found | None:
+        return next((parent for parent in self.parents(found) if isinstance(parent.ref, kind)), None)
+
+
+class Survey:
+    """Where things are and go: what a session must name when it asks for something to be done."""
+
+    def __init__(self, session: Session, objects: Objects) -> None:
+        self._objects = objects
+        self._is_vcenter = session.is_vcenter
+        self._root = moid(session.content.rootFolder)
 
     def places(self) -> dict[str, list[Place]]:
         """Datastores by name; in a vCenter the same NFS export may hang in several datacenters."""
         places: dict[str, list[Place]] = {}
         seen: set[tuple[str, str]] = set()
-        for host in self._of(vim.HostSystem):
-            datacenter = self._above(host, vim.Datacenter)
-            for store in self._named(host.get("datastore", ())):
+        for host in self._objects.of(vim.HostSystem):
+            datacenter = self._objects.above(host, vim.Datacenter)
+            for store in self._objects.named(host.get("datastore", ())):
                 if datacenter is None or (store.moid, datacenter.moid) in seen:
                     continue
                 seen.add((store.moid, datacenter.moid))
@@ -109,75 +167,49 @@ class Survey:
     def homes(self) -> dict[str, Home]:
         """By the host's moid."""
         homes = {}
-        for host in self._of(vim.HostSystem):
-            compute = self._above(host, vim.ComputeResource)
-            datacenter = self._above(host, vim.Datacenter)
+        for host in self._objects.of(vim.HostSystem):
+            compute = self._objects.above(host, vim.ComputeResource)
+            datacenter = self._objects.above(host, vim.Datacenter)
             if compute is not None and datacenter is not None:
                 homes[host.moid] = Home(datacenter.get("vmFolder"), compute.get("resourcePool"))
         return homes
-
-    def _host(self, found: Found) -> Host:
-        compute = self._above(found, vim.ClusterComputeResource)
-        datacenter = self._above(found, vim.Datacenter)
-        return Host(
-            key=HostKey(self._endpoint, found.moid),
-            name=str(found.get("name", "")),
-            # vCenter keeps the last figures of a host that is gone: without a state it is not one to use.
-            state=str(found.get("runtime.connectionState", "disconnected")),
-            maintenance=bool(found.get("runtime.inMaintenanceMode", False)),
-            ram_mb=found.get("hardware.memorySize", 0) // _MB,
-            ram_used_mb=int(found.get("summary.quickStats.overallMemoryUsage", 0)),
-            cpu_threads=int(found.get("hardware.cpuInfo.numCpuThreads", 0)),
-            datastores=tuple(
-                Datastore(
-                    name=plain(store.get("name", "")),
-                    free_mb=store.get("summary.freeSpace", 0) // _MB,
-                    capacity_mb=store.get("summary.capacity", 0) // _MB,
-                    accessible=bool(store.get("summary.accessible", False)),
-                )
-                for store in self._named(found.get("datastore", ()))
-            ),
-            networks=tuple(plain(network.get("name", "")) for network in self._named(found.get("network", ()))),
-            datacenter=plain(datacenter.get("name", "")) if datacenter else None,
-            cluster=plain(compute.get("name", "")) if compute else None,
-        )
-
-    def _of(self, kind: Any) -> list[Found]:
-        return [found for found in self._all.values() if isinstance(found.ref, kind)]
-
-    def _named(self, refs: Iterable[Any]) -> list[Found]:
-        return [self._all[moid(ref)] for ref in refs if moid(ref) in self._all]
-
-    def _parents(self, found: Found) -> list[Found]:
-        """Nearest first, without the root folder."""
-        parents: list[Found] = []
-        ref = found.get("parent")
-        while ref is not None and moid(ref) != self._root and moid(ref) in self._all:
-            parents.append(self._all[moid(ref)])
-            ref = parents[-1].get("parent")
-        return parents
-
-    def _above(self, found: Found, kind: Any) -> Found | None:
-        return next((parent for parent in self._parents(found) if isinstance(parent.ref, kind)), None)
 
     def _path_of(self, datacenter: Found) -> str:
         # ESXi's /folder knows its only datacenter by this fixed name, whatever the tree says.
         if not self._is_vcenter:
             return "ha-datacenter"
-        return "/".join(str(part.get("name", "")) for part in [*reversed(self._parents(datacenter)), datacenter])
+        above = [parent for parent in self._objects.parents(datacenter) if parent.moid != self._root]
+        return "/".join(str(part.get("name", "")) for part in [*reversed(above), datacenter])
+
+
+def everything_of(session: Session) -> Any:
+    """The FilterSpec of hosts, VMs, and all they hang on."""
+    walk = _to_hosts(*_OF_HOST, traverse(vim.HostSystem, "vm"))
+    return properties.spec({**_TREE, vim.VirtualMachine: _VM}, [session.content.rootFolder], *walk)
+
+
+def everything(session: Session) -> list[Found]:
+    """Hosts, VMs, and all they hang on, in one question."""
+    return properties.retrieve(session, everything_of(session))
+
+
+def hosts(session: Session) -> Objects:
+    """Hosts and all they hang on, without VMs."""
+    spec = properties.spec(_TREE, [session.content.rootFolder], *_to_hosts(*_OF_HOST))
+    return Objects(session.config.name, properties.retrieve(session, spec))
 
 
 def vms(session: Session) -> list[Vm]:
-    """All VMs of all hosts. Those whose configuration cannot be read (their datastore is away) have no vmx_path."""
+    """All VMs of all hosts."""
     walk = _to_hosts(traverse(vim.HostSystem, "vm"))
     wanted = {vim.VirtualMachine: _VM, vim.Folder: ("name",)}
     found = properties.retrieve(session, properties.spec(wanted, [session.content.rootFolder], *walk))
-    return [_vm(session, each) for each in found if each.get("runtime.powerState")]
+    return Objects(session.config.name, found).vms()
 
 
 def vm(session: Session, ref: Any) -> Vm:
     """One VM. Raises ManagedObjectNotFound."""
-    return _vm(session, properties.read(session, ref, *_VM))
+    return _vm(session.config.name, properties.read(session, ref, *_VM))
 
 
 def power_state(session: Session, ref: Any) -> PowerState:
@@ -195,10 +227,10 @@ def _power(found: Found) -> PowerState:
     return state
 
 
-def _vm(session: Session, found: Found) -> Vm:
+def _vm(endpoint: str, found: Found) -> Vm:
     host = found.get("runtime.host")
     return Vm(
-        endpoint=session.config.name,
+        endpoint=endpoint,
         moid=found.moid,
         name=str(found.get("name", "")),
         host_moid=moid(host) if host is not None else "",

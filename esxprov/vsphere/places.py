@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from esxprov.errors import ProvisioningError
+from esxprov.vsphere import inventory
 from esxprov.vsphere.inventory import Home, Place, Survey
 from esxprov.vsphere.session import Session
 
@@ -19,6 +20,9 @@ class Places:
         """Take over what a survey made for another reason found."""
         self._places = survey.places()
         self._homes = survey.homes()
+
+    def _look(self) -> None:
+        self.learn(Survey(self._session, inventory.hosts(self._session)))
 
     def forget(self) -> None:
         self._places = {}
@@ -47,13 +51,13 @@ class Places:
     def all_of(self, datastore: str) -> list[Place]:
         """The datastore in every datacenter that has it; empty if the endpoint does not know it."""
         if datastore not in self._places:
-            self.learn(Survey(self._session))
+            self._look()
         return self._places.get(datastore, [])
 
     def home_of(self, host_moid: str) -> Home:
         """Raises `host_unavailable` for a host that is not there any more."""
         if host_moid not in self._homes:
-            self.learn(Survey(self._session))
+            self._look()
         home = self._homes.get(host_moid)
         if home is None:
             name = self._session.config.name

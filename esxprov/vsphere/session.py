@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable
@@ -27,11 +28,11 @@ its version instead would be a request without a timeout (pyvmomi #627), which a
 IDLE_S = 25
 """A connection unused for longer is not used again: servers close theirs silently, and the next call would be lost."""
 
-DROPPED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+DROPPED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
 
 class Session:
-    """Belongs to one thread, except for `close`. Nothing is connected before it is used.
+    """Belongs to one thread, except for `close` and `interrupt`. Nothing is connected before it is used.
 
     Methods raise what pyVmomi raises; `Endpoint` translates.
     """
@@ -44,6 +45,8 @@ class Session:
         self.host = parts.hostname or ""
         self.port = parts.port or 443
         self._path = parts.path if parts.path not in ("", "/") else "/sdk"
+        self._connection: Any = None  # the newest, and so the one that the thread waits at
+        self._interrupted = False
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
@@ -52,7 +55,7 @@ class Session:
 
     @cached_property
     def _stub(self) -> Any:
-        return SoapStubAdapter(
+        stub = SoapStubAdapter(
             host=self.host,
             port=self.port,
             path=self._path,
@@ -61,6 +64,14 @@ class Session:
             httpConnectionTimeout=self.config.timeout_s,
             connectionPoolTimeout=IDLE_S,
         )
+        connection = stub.scheme
+
+        def remembered(**arguments: Any) -> Any:
+            self._connection = connection(**arguments)
+            return self._connection
+
+        stub.scheme = remembered
+        return stub
 
     @cached_property
     def content(self) -> Any:
@@ -121,11 +132,21 @@ class Session:
         self.content  # noqa: B018  (logs in)
         return str(self._stub.cookie).split(";", 1)[0]
 
+    def interrupt(self) -> None:
+        """Break the connection: what waits for an answer now raises. Any thread, and however silent the server is."""
+        self._interrupted = True
+        waiting = getattr(self._connection, "sock", None)
+        if waiting is not None:
+            with suppress(OSError):  # it is just being opened, or closed
+                socket.socket.shutdown(waiting, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Log out. Any thread. Raises what pyVmomi raises."""
         if self.logins == 0:
             return
         self.logins = 0
+        if self._interrupted:
+            self._stub.DropConnections()
         try:
             with suppress(vim.fault.NotAuthenticated):
                 self.content.sessionManager.Logout()

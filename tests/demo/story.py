@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.testbed.vcl_rows import ImageRows, ReservationRows
 BASE = "vmwarelinux-base9-v3"
 CAPTURED = "vmwarelinux-base9-v4"
 _CHILD_S = 60
+_GUEST_S = 10
 
 
 class Wrong(Exception):
@@ -58,7 +60,8 @@ class Story:
         expect("load", told["load"], 1)
         expect("power_status", told["power_status"], "on")
         address = self._column(computer, "privateIPaddress")
-        expect(f"the address that the guest on {computer} has got from dhcpd", self._guest_address(computer), address)
+        found = self._guest_address(computer, address)
+        expect(f"the address that the guest on {computer} has got from dhcpd", found, address)
         self._say("the guest", f"{computer} has the address {address}, and VCL's database knows it")
 
     def _capture(self, reservation: ReservationRows) -> ImageRows:
@@ -102,7 +105,12 @@ class Story:
     def _column(self, computer: str, column: str) -> Any:
         return self._rows.value(f"SELECT {column} FROM computer WHERE id = %s", self._site.computers[computer])
 
-    def _guest_address(self, computer: str) -> str | None:
-        """What the guest itself says."""
-        notes = [json.loads(line) for line in self._bed.lan.guests_log.read_text().splitlines()]
-        return next((note["ip"] for note in reversed(notes) if (note["vm"], note["did"]) == (computer, "bound")), None)
+    def _guest_address(self, computer: str, expected: str) -> str | None:
+        """What the guest itself says, as soon as it has: dhcpd writes its lease down before it answers."""
+        deadline = time.monotonic() + _GUEST_S
+        while True:
+            notes = [json.loads(line) for line in self._bed.lan.guests_log.read_text().splitlines()]
+            bound = [note["ip"] for note in notes if (note["vm"], note["did"]) == (computer, "bound")]
+            if bound[-1:] == [expected] or time.monotonic() > deadline:
+                return bound[-1] if bound else None
+            time.sleep(0.01)

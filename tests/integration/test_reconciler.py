@@ -15,8 +15,8 @@ from esxprov.database import Cursor, Database, DatabaseConfig
 from esxprov.errors import ProvisioningError
 from esxprov.model import Claim, ClaimState, Host, HostKey, Pool, PowerState, Vm
 from esxprov.placement.claims import Claims
+from esxprov.placement.promises import cost, foreign_claim_id
 from esxprov.placement.quarantine import Quarantine
-from esxprov.placement.reconcile import foreign_id, ram_needed_mb
 from esxprov.placement.wants import Proposal, Room, Want
 from esxprov.ports import Hypervisor, Look
 from esxprov.reconciler import Reconciler
@@ -64,7 +64,7 @@ def vm(host: Host, moid: str, claim: Claim | None, ram_mb: int = 4096) -> Vm:
     return Vm(host.key.endpoint, moid, moid, host.key.moid, path, PowerState.ON, ram_mb, 2, text)
 
 
-SIZE = ram_needed_mb(vm(ESX1, "vm-1", None))
+SIZE = cost(vm(ESX1, "vm-1", None))[0]
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def test_all_kinds_of_corrections_are_done_and_counted(
     abandon(mariadb)
     world.vms = [vm(BLADE, "vm-2", moved), vm(ESX1, "vm-3", grown, 8192), vm(ESX1, "vm-4", None)]
     reconciler.run()
-    larger = ram_needed_mb(world.vms[1])
-    foreign = Claim(foreign_id("esx1", "vm-4"), ESX1.key, 0, SIZE, 2, "", ClaimState.FOREIGN)
+    larger = cost(world.vms[1])[0]
+    foreign = Claim(foreign_claim_id("esx1", "vm-4"), ESX1.key, 0, SIZE, 2, "", ClaimState.FOREIGN)
     expected = {replace(moved, host=BLADE.key), replace(grown, ram_mb=larger), foreign}
     assert gone not in claims.all()
     assert set(claims.all()) == claims.read(lambda ledger: set(ledger)) == expected

@@ -203,7 +203,8 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "claims list", "claims reconcile", "leases show", "leases watch",
+            "dead show", "hosts", "place", "placement simulate", "claims list", "claims reconcile", "leases show",
+            "leases watch",
         )
     }  # fmt: skip
 
@@ -338,3 +339,31 @@ def test_a_call_with_a_file_that_is_not_json_is_not_published(conf: Path) -> Non
     result = with_conf(conf, "call", "load", "--file", "-", text="{")
     assert result.exit_code == 1
     assert result.stderr.startswith("esxprov: the file is not JSON: ")
+
+
+HOSTS_CSV = "host,cpus,ram_mb\nh1,4,4000\n"
+REQUESTS_CSV = "time_s,duration_s,request,vm,cpus,ram_mb,max_per_host\n0,5,r1,a,1,4000,\n1,5,r2,b,1,4000,\n"
+
+
+def simulate(tmp_path: Path, hosts: str = HOSTS_CSV, requests: str = REQUESTS_CSV, *more: str) -> Result:
+    for name, text in (("h.csv", hosts), ("r.csv", requests)):
+        (tmp_path / name).write_text(text)
+    files = ["--hosts", f"{tmp_path}/h.csv", "--requests", f"{tmp_path}/r.csv", "--out", f"{tmp_path}/out.jsonl"]
+    return CliRunner().invoke(commands, ["placement", "simulate", *files, *more])
+
+
+def test_a_simulation_writes_decisions_in_order_and_prints_a_summary(tmp_path: Path) -> None:
+    result = simulate(tmp_path, HOSTS_CSV, REQUESTS_CSV, "--json")
+    assert result.exit_code == 0, result.output
+    decisions = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(one["request"], one["placed"]) for one in decisions] == [("r1", True), ("r2", False)]
+    summary = json.loads(result.stdout)
+    assert (summary["placed"], summary["refused"], summary["refused_ram_mb"]) == (1, 1, 4000)
+    assert summary["utilisation_at_first_refusal"] == 1.0
+
+
+def test_a_simulation_that_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
+    result = simulate(tmp_path, requests=REQUESTS_CSV + "0,5,r3,c,1,1,\n")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/r.csv line 4: time_s is 0, before 1 of the line above" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "r.csv"]

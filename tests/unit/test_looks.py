@@ -1,4 +1,4 @@
-"""Looking at endpoints: side by side, shared by those who wait, and never from memory."""
+"""Looking at endpoints: side by side, shared by those who wait, and from memory only for who makes do with it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from esxprov.errors import ProvisioningError
 from esxprov.looks import RECENT_S, Looks
-from esxprov.model import Host, Vm
-from esxprov.ports import Hypervisors, Look
+from esxprov.model import Vm
+from esxprov.ports import Changes, Hypervisors, Look, Watches
 
 _PATIENCE_S = 10.0
 
@@ -22,22 +22,20 @@ _PATIENCE_S = 10.0
 class Endpoint:
     """Says how often it was asked, in the name of its only VM; `on_look` is called with that number."""
 
-    def __init__(self, on_look: Callable[[int], None]) -> None:
+    def __init__(self, name: str, on_look: Callable[[int], object]) -> None:
+        self._name = name
         self._on_look = on_look
         self._asked = 0
 
-    def hosts(self) -> list[Host]:
+    def look(self) -> Look:
         self._asked += 1
         self._on_look(self._asked)
-        return []
-
-    def vms(self) -> list[Vm]:
-        return [cast(Vm, self._asked)]
+        return Look(self._name, vms=(cast(Vm, self._asked),))
 
 
 class Endpoints:
-    def __init__(self, **on_look: Callable[[int], None]) -> None:
-        self._known = {name: Endpoint(called) for name, called in on_look.items()}
+    def __init__(self, **on_look: Callable[[int], object]) -> None:
+        self._known = {name: Endpoint(name, called) for name, called in on_look.items()}
 
     def endpoint(self, name: str) -> Any:
         return self._known[name]
@@ -57,8 +55,10 @@ def callers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def looks_at(clock: Callable[[], float] = time.monotonic, **on_look: Callable[[int], None]) -> Looks:
-    return Looks(cast(Hypervisors, Endpoints(**on_look)), clock)
+def looks_at(
+    clock: Callable[[], float] = time.monotonic, watches: Watches | None = None, **on_look: Callable[[int], object]
+) -> Looks:
+    return Looks(cast(Hypervisors, Endpoints(**on_look)), clock, watches=watches)
 
 
 def number(looks: Sequence[Look]) -> int:
@@ -138,4 +138,54 @@ def test_an_endpoint_that_does_not_answer_says_why_and_holds_up_no_other() -> No
 
     looks = looks_at(esx1=silent, esx2=lambda _: None)
     assert [look.problem for look in looks.at(["esx1", "esx2"])] == ["esx1 is silent", None]
+    looks.close()
+
+
+# --- with a watch ----------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Knows of every endpoint what it is told to, and nothing of those it is not told of."""
+
+    def __init__(self, *known: Look) -> None:
+        self.known = {look.endpoint: look for look in known}
+
+    def look(self, endpoint: str) -> Look | None:
+        return self.known.get(endpoint)
+
+    def changes_since(self, endpoint: str, version: int, timeout_s: float = 0) -> Changes:
+        raise NotImplementedError
+
+    def on_change(self, callback: Callable[[str], object]) -> None:
+        raise NotImplementedError
+
+
+def test_a_recent_look_is_what_is_known_and_others_are_asked() -> None:
+    known = Look("esx1", vms=(cast(Vm, 7),))
+    looks = looks_at(watches=Watch(known), esx1=lambda _: None, esx2=lambda _: None)
+    assert looks.at(["esx2", "esx1"], recent=True) == [Look("esx2", vms=(cast(Vm, 1),)), known]
+    looks.close()
+
+
+def test_of_an_endpoint_known_to_be_silent_a_recent_look_says_so_without_asking() -> None:
+    asked: list[int] = []
+    silent = Look("esx1", problem="esx1 is silent (for 42 s)")
+    looks = looks_at(watches=Watch(silent), esx1=asked.append)
+    assert looks.at(["esx1"], recent=True) == [silent]
+    assert asked == []
+    looks.close()
+
+
+def test_who_needs_the_truth_asks_whatever_is_known() -> None:
+    looks = looks_at(watches=Watch(Look("esx1", problem="esx1 is silent")), esx1=lambda _: None)
+    assert looks.at(["esx1"]) == [Look("esx1", vms=(cast(Vm, 1),))]
+    looks.close()
+
+
+def test_an_endpoint_that_still_does_not_answer_says_for_how_long() -> None:
+    def silent(_: int) -> None:
+        raise ProvisioningError("host_unavailable", "esx1 is silent")
+
+    looks = looks_at(watches=Watch(Look("esx1", problem="esx1 is silent (for 42 s)")), esx1=silent)
+    assert [look.problem for look in looks.at(["esx1"])] == ["esx1 is silent (for 42 s)"]
     looks.close()

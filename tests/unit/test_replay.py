@@ -14,7 +14,7 @@ from esxprov import replay
 from esxprov.errors import ProvisioningError
 from esxprov.placement.choose import choose, record
 from esxprov.placement.snapshot import Snapshot
-from tests.unit.placement.worlds import REQUEST, host
+from tests.unit.placement.worlds import REQUEST, machine
 
 EXAMPLES = Path(__file__).parents[2] / "bridge" / "examples"
 
@@ -147,8 +147,8 @@ def test_a_call_by_hand_that_is_none_is_refused(call: str, body: bytes, sentence
 
 
 def test_placement_decides_again_on_the_world_of_that_day() -> None:
-    world = Snapshot((host("esx1"), replace(host("esx2"), maintenance=True)))
-    decision = record(REQUEST, world, choose(REQUEST, world))
+    world = Snapshot((machine("esx1"), replace(machine("esx2"), maintenance=True)))
+    decision = record((REQUEST,), world, choose(REQUEST, world))
     assert replay.plan(row(decision=decision))["same"] is True
     decision["snapshot"]["hosts"][0]["maintenance"] = True
     changed = replay.plan(row(decision=decision))

@@ -133,6 +133,9 @@ class FakeHypervisor:
         if self.name in self.world.down:
             raise ProvisioningError("host_unavailable", f"{self.name} does not answer", retryable=True, host=self.name)
 
+    def look(self) -> Look:
+        return Look(self.name, tuple(self.hosts()), tuple(self.vms()))
+
     @port
     def hosts(self) -> list[Host]:
         self._answer()
@@ -443,7 +446,7 @@ class FakeLooks:
         looks = []
         for name in endpoints:
             try:
-                looks.append(Look(name, tuple(self.hypervisors[name].hosts()), tuple(self.hypervisors[name].vms())))
+                looks.append(self.hypervisors[name].look())
             except ProvisioningError as error:
                 looks.append(Look(name, problem=error.message))
         return looks

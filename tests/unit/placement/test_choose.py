@@ -1,9 +1,9 @@
-"""The decision: feasible, explained, the same for the same world, and never one VM too many."""
+"""The decision: explained, the same for the same world, and whatever is said to help has been tried."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -11,124 +11,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esxprov.model import Claim, Pool, Vm
-from esxprov.placement.choose import Decision, choose, decide_again, record
-from esxprov.placement.filters import PlacementRequest, Policy
-from esxprov.placement.snapshot import HostState, Snapshot, build
-from tests.unit.placement.worlds import REQUEST, host, machine, pools, promises, requests, snapshots
+from esxprov.model import Host
+from esxprov.placement.choose import Decision, choose, choose_together, farm_of, record, recorded
+from esxprov.placement.explain import help_for, refused
+from esxprov.placement.host import HostState
+from esxprov.placement.request import PlacementRequest, overhead_mb
+from esxprov.placement.snapshot import Policy, Rules, Size, Snapshot
+from tests.unit.placement.worlds import REQUEST, clusters, farm, host, machine, requests, snapshots
 
 
-def chosen(decision: Decision) -> str:
-    assert decision.placement is not None
-    return decision.placement.host_name
-
-
-def takes(request: PlacementRequest, state: HostState) -> bool:
-    """The rules once more, as one condition."""
-    hardware = max(0, state.ram_mb - state.reserved_ram_mb)
-    free = hardware * state.ram_ratio - state.promised_ram_mb
-    if state.ram_ratio > 1:
-        free = min(free, state.ram_mb * 0.96 - state.ram_used_mb - state.warming_ram_mb)
-    store = state.datastores[0]
-    return (
-        (state.state, state.maintenance, state.excluded) == ("connected", False, None)
-        and set(request.networks) <= set(state.networks)
-        and store.accessible
-        and store.free_mb >= request.disk_mb
-        and request.cpus <= min(state.cpu_threads, state.cpu_threads * state.cpu_ratio - state.promised_cpus + 1e-6)
-        and request.ram_needed_mb <= min(hardware, free)
-    )
-
-
-@given(requests(), snapshots())
-def test_a_vm_is_placed_exactly_if_some_host_takes_it(request: PlacementRequest, world: Snapshot) -> None:
-    takers = {state.key for state in world.hosts if takes(request, state)}
+@given(snapshots(), requests())
+def test_every_host_of_a_refusal_has_its_reason(world: Snapshot, request: PlacementRequest) -> None:
     decision = choose(request, world)
-    assert (decision.placement.host in takers) if decision.placement else not takers
+    if decision.placements:
+        assert not decision.refused
+        return
+    assert sorted(decision.refused) == sorted(farm_of(world).labels())
+    assert all(why.rule and why.reason for why in decision.refused.values())
 
 
-@given(requests(), snapshots())
-def test_every_host_is_a_taker_or_has_a_reason(request: PlacementRequest, world: Snapshot) -> None:
-    decision = choose(request, world)
-    labels = world.labels()
-    refusing = {labels[state.key] for state in world.hosts if not takes(request, state)}
-    assert set(decision.refused) == refusing
-    assert all(decision.refused.values())
+@given(snapshots(), clusters())
+def test_a_cluster_that_is_refused_has_a_reason_for_every_host(
+    world: Snapshot, asked: tuple[PlacementRequest, ...]
+) -> None:
+    decision = choose_together(asked, world)
+    assert len(decision.placements) in (0, len(asked))
+    assert len(decision.refused) == (0 if decision.placements else len(world.hosts))
 
 
-@given(requests(), snapshots(), st.randoms(use_true_random=False))
-def test_the_order_of_hosts_does_not_matter(request: PlacementRequest, world: Snapshot, random: Random) -> None:
+@given(snapshots(), clusters(), st.randoms(use_true_random=False))
+def test_the_order_of_hosts_does_not_matter(
+    world: Snapshot, asked: tuple[PlacementRequest, ...], random: Random
+) -> None:
     hosts = list(world.hosts)
     random.shuffle(hosts)
-    assert choose(request, replace(world, hosts=tuple(hosts))) == choose(request, world)
+    first, second = choose_together(asked, world), choose_together(asked, replace(world, hosts=tuple(hosts)))
+    assert [place.host for place in first.placements] == [place.host for place in second.placements]
 
 
-@given(requests(), snapshots())
-def test_a_recorded_decision_survives_json_and_is_made_again(request: PlacementRequest, world: Snapshot) -> None:
-    decision = choose(request, world)
-    recorded = json.loads(json.dumps(record(request, world, decision)))
-    assert Decision.from_json(recorded["decision"]) == decision
-    assert PlacementRequest.from_json(recorded["request"]) == request
-    then, now = decide_again(recorded)
-    assert then == now
-    assert then == (world.labels()[decision.placement.host] if decision.placement else None)
-
-
-HOSTS = [machine("esx1", 8192, 4), machine("esx2", 16384, 16), machine("esx3", 32768, 8)]
-
-
-@given(pools, promises(["esx1", "esx2", "esx3"]), st.lists(requests(), max_size=25))
-def test_no_row_of_decisions_promises_more_than_there_is(
-    pool: Pool, world: tuple[list[Claim], list[Vm]], asked: list[PlacementRequest]
+@given(snapshots(), clusters())
+def test_a_recorded_decision_survives_json_and_is_made_again(
+    world: Snapshot, asked: tuple[PlacementRequest, ...]
 ) -> None:
-    claims, vms = world
-    before = {state.key: state for state in build(pool, HOSTS, vms, claims, [], {}).hosts}
-    for number, request in enumerate(asked):
-        placement = choose(request, build(pool, HOSTS, vms, claims, [(4096, 2)], {})).placement
-        if placement is not None:
-            new = Claim(f"new-{number}", placement.host, 100 + number, request.ram_needed_mb, request.cpus, "event")
-            claims = [*claims, new]
-    for state in build(pool, HOSTS, vms, claims, [], {}).hosts:
-        assert state.promised_ram_mb <= max(state.ram_capacity_mb, before[state.key].promised_ram_mb)
-        assert state.promised_cpus <= max(state.cpus_capacity, before[state.key].promised_cpus)
-        if pool.ram_ratio > 1:
-            assert state.warming_ram_mb <= max(state.ram_mb, before[state.key].warming_ram_mb)
+    decision = choose_together(asked, world)
+    written = json.loads(json.dumps(record(asked, world, decision)))
+    requests_then, snapshot_then, decision_then = recorded(written)
+    assert (requests_then, snapshot_then, decision_then) == (asked, world, decision)
+    assert choose_together(requests_then, snapshot_then) == decision
 
 
-def test_packing_leaves_the_empty_host_to_the_large_image() -> None:
-    world = Snapshot(
-        (host("empty"), host("begun", promised_ram_mb=8000, promised_cpus=4)), ((1024, 1, 1), (12288, 4, 1))
-    )
-    assert chosen(choose(REQUEST, world)) == "begun"
-
-
-def test_packing_minds_the_scarcer_resource() -> None:
-    """The host with little RAM left would lose its last place for a large image; the one short of vCPUs has none."""
-    short_of_ram = host("short-of-ram", promised_ram_mb=16384 - 1024 - 8500)
-    short_of_cpus = host("short-of-cpus", promised_cpus=61)
-    assert chosen(choose(REQUEST, Snapshot((short_of_ram, short_of_cpus), ((8192, 4, 1),)))) == "short-of-cpus"
-
-
-def test_spreading_takes_the_emptiest_host() -> None:
-    world = Snapshot((host("empty"), host("begun", promised_ram_mb=8000, promised_cpus=4)), ((1024, 1, 1),))
-    decision = choose(replace(REQUEST, policy=Policy.SPREAD), world)
-    assert decision.placement is not None
-    assert decision.placement.host_name == "empty"
-    assert decision.placement.reason == (
-        "of 2 hosts that take it, this one keeps the most headroom (15% promised with it)"
-    )
-
-
-def test_equal_hosts_take_turns() -> None:
-    world = Snapshot(tuple(host(f"esx{number}") for number in range(4)))
-    count = Counter(chosen(choose(replace(REQUEST, id=f"event-{number}"), world)) for number in range(200))
-    assert min(count[state.name] for state in world.hosts) > 25
-
-
-def test_the_tie_of_equal_hosts_is_the_same_in_every_process() -> None:
-    world = Snapshot(tuple(host(f"esx{number}") for number in range(4)))
-    turns = [chosen(choose(replace(REQUEST, id=str(number)), world)) for number in range(6)]
-    assert turns == ["esx3", "esx2", "esx3", "esx2", "esx2", "esx0"]
+def refuse(*states: HostState, request: PlacementRequest = REQUEST) -> tuple[str, ...]:
+    return help_for(farm(*states), (request,), 1)
 
 
 @pytest.mark.parametrize(
@@ -136,34 +69,86 @@ def test_the_tie_of_equal_hosts_is_the_same_in_every_process() -> None:
     [
         (
             (host("esx1", promised_ram_mb=15000), host("esx2", promised_ram_mb=13000)),
-            "it would fit if 1832 MB more RAM were free on esx2",
+            ("if 1832 MB more RAM were free on esx2",),
         ),
         (
             (host("esx1", promised_ram_mb=15000, promised_cpus=64), host("esx2", ram_mb=4096)),
-            "it would fit if 2 more vCPUs were free on esx1 and 3832 MB more RAM were free on esx1",
+            ("if 2 more vCPUs were free on esx1 and 3832 MB more RAM were free on esx1",),
         ),
         (
             (host("esx1", maintenance=True), host("esx2", promised_ram_mb=15000)),
-            "it would fit if 3832 MB more RAM were free on esx2",
+            ("if 3832 MB more RAM were free on esx2",),
         ),
-        ((host("esx1", maintenance=True),), "it would fit if esx1 were not in maintenance mode"),
-        ((host("esx1", ram_mb=4096),), "it would fit if esx1 had 1120 MB more RAM"),
-        (
-            (host("esx1", ram_mb=2048), host("esx2", ram_mb=4096)),
-            "it would fit if esx2 had 1120 MB more RAM",
-        ),
-        ((host("esx1", cpu_threads=1), host("esx2", state="disconnected")), None),
-        ((), None),
+        ((host("esx1", maintenance=True),), ("if esx1 were not in maintenance mode",)),
+        ((host("esx1", ram_mb=4096),), ("if esx1 had 1120 MB more RAM",)),
+        ((host("esx1", ram_mb=2048), host("esx2", ram_mb=4096)), ("if esx2 had 1120 MB more RAM",)),
+        ((host("esx1", cpu_threads=1), host("esx2", state="disconnected")), ()),
+        ((), ()),
     ],
 )
-def test_the_nearest_miss_is_named_if_anything_helps(hosts: tuple[HostState, ...], nearest: str | None) -> None:
-    decision = choose(REQUEST, Snapshot(hosts))
-    assert (decision.placement, decision.nearest) == (None, nearest)
+def test_the_nearest_miss_is_named_if_anything_helps(hosts: tuple[HostState, ...], nearest: tuple[str, ...]) -> None:
+    assert refuse(*hosts) == nearest
+
+
+def cluster(count: int, most: int | None = None) -> Sequence[PlacementRequest]:
+    return [
+        PlacementRequest(f"vm-{number}", 4096, 2, overhead_mb(4096, 2), group="web", max_per_host=most)
+        for number in range(count)
+    ]
+
+
+def test_a_cluster_learns_how_many_per_host_would_do() -> None:
+    made = farm(host("esx1"), host("esx2"))
+    assert help_for(made, cluster(5, most=2), 1) == ("with 3 per host", "if only 4 of the 5 were asked for")
+
+
+def test_a_cluster_learns_what_room_is_missing() -> None:
+    made = farm(host("esx1"), host("esx2", promised_ram_mb=10_000))
+    assert help_for(made, cluster(5), 1)[0] == "if 1408 MB more RAM were free on esx1"
+
+
+def test_a_cluster_learns_that_n_plus_one_is_in_the_way() -> None:
+    made = farm(host("esx1"), host("esx2"), rules=Rules(n_plus_one=True))
+    assert "if no host had to be replaceable (n_plus_one)" in help_for(made, cluster(4), 1)
+    assert made.rules.n_plus_one
+
+
+@given(snapshots(), clusters(4))
+def test_looking_for_help_leaves_the_farm_as_it_was(world: Snapshot, asked: tuple[PlacementRequest, ...]) -> None:
+    made = farm_of(world)
+    before = [made.raw(number) for number in range(len(made))], made.costs(asked[0]).copy()
+    help_for(made, asked, 1)
+    refused(made, asked)
+    assert [made.raw(number) for number in range(len(made))] == before[0]
+    assert (made.costs(asked[0]) == before[1]).all()
+
+
+def world_of(*hosts: Host, **changes: object) -> Snapshot:
+    return replace(Snapshot(hosts, rules=Rules(cpu_ratio=4.0, reserved_ram_mb=1024)), **changes)  # type: ignore[arg-type]
 
 
 def test_two_hosts_with_one_name_are_both_explained() -> None:
-    world = Snapshot((host("a", name="localhost", maintenance=True), host("b", name="localhost", cpu_threads=1)))
-    assert choose(REQUEST, world).refused == {
+    drained, narrow = replace(machine("a"), maintenance=True), machine("b", threads=1)
+    twins = (replace(drained, name="localhost"), replace(narrow, name="localhost"))
+    assert {label: why.reason for label, why in choose(REQUEST, world_of(*twins)).refused.items()} == {
         "localhost (a/ha-host)": "the host is in maintenance mode",
         "localhost (b/ha-host)": "2 vCPUs asked, the host has 1 threads",
     }
+
+
+def test_a_choice_says_why_it_was_the_best() -> None:
+    spread = Rules(Policy.SPREAD, 4.0, 1.0, 1024)
+    decision = choose(REQUEST, world_of(machine("esx1"), machine("esx2", ram_mb=8192), rules=spread))
+    (chosen,) = decision.placements
+    assert chosen.host_name == "esx1"
+    assert decision.reason == "of 2 hosts that take it, this one keeps the most headroom (15% promised with it)"
+
+
+def test_the_tie_of_equal_hosts_is_the_same_in_every_process() -> None:
+    world = world_of(*(machine(f"esx{number}") for number in range(4)), catalogue=(Size(1024, 1),))
+    turns = [choose(replace(REQUEST, id=str(number)), world).placements[0].host_name for number in range(6)]
+    assert turns == ["esx1", "esx2", "esx0", "esx1", "esx2", "esx0"]
+
+
+def test_an_empty_pool_says_that_it_is_empty() -> None:
+    assert choose(REQUEST, Snapshot(())) == Decision((), "the pool has no host")

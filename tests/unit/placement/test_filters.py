@@ -6,16 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 
 from esxprov.model import Datastore
-from esxprov.placement.filters import PlacementRequest, refusal
-from esxprov.placement.snapshot import Snapshot
+from esxprov.placement.choose import farm_of
+from esxprov.placement.filters import Refusal, refusal
+from esxprov.placement.host import HostState
+from esxprov.placement.request import Affinity, PlacementRequest
+from esxprov.placement.snapshot import Rules, Snapshot
 from tests.unit.placement.worlds import HOST, REQUEST, host, requests, snapshots
 
 
+def refused_by(host: HostState, request: PlacementRequest = REQUEST, rules: Rules | None = None) -> Refusal | None:
+    return refusal(request, host, rules or Rules())
+
+
 def test_a_host_with_room_is_not_refused() -> None:
-    assert refusal(REQUEST, HOST) is None
+    assert refused_by(HOST) is None
 
 
 @pytest.mark.parametrize(
@@ -28,7 +35,7 @@ def test_a_host_with_room_is_not_refused() -> None:
             "the host is in maintenance mode",
             "{host} were not in maintenance mode",
         ),
-        ({"excluded": "power-on failed"}, "excluded", "the host was tried: power-on failed", None),
+        ({"unfit": "power-on failed"}, "unfit", "power-on failed", None),
         ({"datastores": ()}, "datastore", "the host has no datastore nfs1", None),
         (
             {"datastores": (Datastore("nfs1", 10**6, 10**6, accessible=False),)},
@@ -75,34 +82,67 @@ def test_a_host_with_room_is_not_refused() -> None:
 def test_a_refusal_says_what_is_wrong_by_how_much_and_what_would_help(
     changes: dict[str, Any], rule: str, reason: str, change: str | None
 ) -> None:
-    refused = refusal(REQUEST, replace(HOST, **changes))
+    refused = refused_by(replace(HOST, **changes))
     assert refused is not None
     assert (refused.rule, refused.reason) == (rule, reason)
     assert (refused.cure.change if refused.cure else None) == change
 
 
 def test_a_vm_that_fits_exactly_is_taken() -> None:
-    assert refusal(REQUEST, host("esx1", promised_ram_mb=16384 - 1024 - REQUEST.ram_needed_mb)) is None
+    assert refused_by(host("esx1", promised_ram_mb=16384 - 1024 - REQUEST.ram_needed_mb)) is None
 
 
 def test_a_ratio_does_not_make_one_vm_larger_than_the_machine() -> None:
-    refused = refusal(replace(REQUEST, ram_mb=20_000), host("esx1", ram_ratio=4.0, ram_used_mb=0))
+    refused = refused_by(host("esx1", ram_ratio=4.0, ram_used_mb=0), replace(REQUEST, ram_mb=20_000))
     assert refused is not None
     assert refused.rule == "machine"
 
 
+@pytest.mark.parametrize(
+    ("request_", "rule", "reason"),
+    [
+        (replace(REQUEST, image="mac-10"), "image", "image mac-10 may only run on mac1, mac2"),
+        (
+            replace(REQUEST, group="web", max_per_host=2),
+            "max_per_host",
+            "2 VM(s) of web are here, 2 may be",
+        ),
+        (
+            replace(REQUEST, affinities=(Affinity("web", together=False, hard=True),)),
+            "apart",
+            "2 VM(s) of web are here, it must stay apart from them",
+        ),
+        (
+            replace(REQUEST, affinities=(Affinity("db", together=True, hard=True),)),
+            "together",
+            "no VM of db is here, it must be with them",
+        ),
+    ],
+)
+def test_a_rule_about_others_says_who_they_are(request_: PlacementRequest, rule: str, reason: str) -> None:
+    refused = refused_by(host("esx1", groups={"web": 2}), request_, Rules(image_hosts={"mac-*": ("mac1", "mac2")}))
+    assert refused is not None
+    assert (refused.rule, refused.reason) == (rule, reason)
+
+
+def test_soft_wishes_refuse_no_host() -> None:
+    wishes = (Affinity("web", together=False, hard=False), Affinity("db", together=True, hard=False))
+    assert refused_by(host("esx1", groups={"web": 2}), replace(REQUEST, affinities=wishes)) is None
+
+
 @given(requests(), snapshots())
 def test_a_cure_makes_its_rule_content_and_a_little_less_does_not(request: PlacementRequest, world: Snapshot) -> None:
-    assume(world.hosts)
-    for state in world.hosts:
-        refused = refusal(request, state)
+    farm = farm_of(world)
+    for number in range(len(farm)):
+        state = farm.state(number)
+        refused = refusal(request, state, world.rules)
         if refused is None or refused.cure is None:
             continue
-        cured = refused.cure.host
-        after = refusal(request, cured)
+        cured = refused.cure.apply(state)
+        after = refusal(request, cured, world.rules)
         assert after is None or after.rule != refused.rule
         if refused.rule == "ram":
             less = replace(cured, promised_ram_mb=cured.promised_ram_mb + 1, ram_used_mb=cured.ram_used_mb + 1)
-            again = refusal(request, less)
+            again = refusal(request, less, world.rules)
             assert again is not None
             assert again.rule == "ram"

@@ -1,0 +1,410 @@
+"""Hosts as arrays: what a decision costs does not grow with what is stored, and hardly with the number of hosts.
+
+For each kind of VM that was asked for, a row holds what it would cost on every host, FULL where a rule refuses it. A
+decision is the smallest number of a row; a VM that comes or goes changes one column. The rules are those of filters.py:
+the standing ones are asked once for each host, the passing ones are known here as arrays, too (a property test holds
+the two together).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from esxprov.model import Datastore, HostKey
+from esxprov.placement import scores
+from esxprov.placement.filters import FILTERS, STANDING, refusal
+from esxprov.placement.host import HostState
+from esxprov.placement.request import PlacementRequest
+from esxprov.placement.scores import Capacity, Cost, Numbers
+from esxprov.placement.snapshot import Rules, Size
+
+FULL = np.iinfo(np.int64).max
+"""The cost of a host that a rule refuses."""
+
+_MOST_ROWS = 64
+"""Kinds of VMs known at a time: each is one more to refresh with every change."""
+
+_Needs = tuple[str, tuple[str, ...], str]
+"""(datastore, networks, image): what the standing rules ask about."""
+
+RULES = (
+    "",
+    "connected",
+    "maintenance",
+    "unfit",
+    "image",
+    "datastore",
+    "networks",
+    "machine",
+    "disk",
+    "apart",
+    "together",
+    "max_per_host",
+    "cpus",
+    "ram",
+)
+"""Names of the rules by their number in `refusals`, in the order of FILTERS."""
+_CODE = {name: code for code, name in enumerate(RULES)}
+assert len(RULES) == len(FILTERS) + 1
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What the standing rules say to one kind of needs, by host; and which of `stores` the host would write to."""
+
+    codes: npt.NDArray[np.int8]
+    store: npt.NDArray[np.int64]  # -1: none
+
+
+class Farm:
+    """The hosts of a snapshot, to decide on. Belongs to one thread; what is placed with `occupy` counts at once."""
+
+    def __init__(
+        self,
+        states: Iterable[HostState],
+        rules: Rules,
+        catalogue: Sequence[Size] = (),
+        pending_mb: Mapping[str, int] | None = None,
+    ) -> None:
+        """`pending_mb` is what is still to be written to each datastore; see `store_id`."""
+        self.rules = rules
+        # By key: where equal hosts stand must not depend on who was seen first.
+        self.hosts = sorted(states, key=lambda state: (state.key.endpoint, state.key.moid))
+        self.index: dict[HostKey, int] = {state.key: number for number, state in enumerate(self.hosts)}
+        self.catalogue = tuple(catalogue)
+        self.groups: defaultdict[str, dict[int, int]] = defaultdict(dict)  # group -> host -> how many
+        count = len(self.hosts)
+        self._numbers = np.zeros((6, count), np.int64)
+        self.ram_free, self.cpus_free, self.ram, self.cpus, self._ram_fits, self._cpus_fit = self._numbers
+        self._largest = [(0, 0)] * count  # RAM and vCPUs of the largest VM that the empty host takes
+        self._changed: set[int] = set()  # hosts whose columns are out of date
+        self._came: dict[int, dict[tuple[int, int], int]] = {}  # since the state was put: VMs by size
+        self._pending = Counter(pending_mb or {})
+        self._cost: Cost | None = None
+        self._exact: set[tuple[int, int]] = set()  # sizes that have a row of their own
+        self._row_of: dict[tuple[int, int, _Needs], int] = {}
+        # Row 0 is the VM that needs nothing; see scores.Cost.
+        self._rows = np.zeros((1, count), np.int64)
+        self._closed = np.zeros((1, count), bool)  # by a standing rule
+        self._needs = np.zeros((2, 1), np.int64)  # RAM and vCPUs by row
+        self._standing: dict[_Needs, _Standing] = {}
+        self._stores: dict[str, int] = {}
+        self._store_free: list[int] = []
+        for number, state in enumerate(self.hosts):
+            self._read(number, state)
+        if catalogue:
+            self.expect(catalogue)
+
+    def __len__(self) -> int:
+        return len(self.hosts)
+
+    # --- what changes ------------------------------------------------------------------------------------------------
+
+    def put(self, state: HostState) -> None:
+        """A host as it is now; it must be one of the farm's."""
+        number = self.index[state.key]
+        old = self.hosts[number]
+        for group in old.groups:
+            self.groups[group].pop(number, None)
+        for group in [group for group, hosts in self.groups.items() if number in hosts]:
+            del self.groups[group][number]
+        self.hosts[number] = state
+        self._came.pop(number, None)
+        self._read(number, state)
+        if _stands_differently(old, state):
+            for needs, standing in self._standing.items():
+                self._stand(standing, needs, number)
+            for (_, __, needs), row in self._row_of.items():
+                self._closed[row, number] = self._standing[needs].codes[number] != 0
+        self._changed.add(number)
+
+    def write_pending(self, store: str, change_mb: int) -> None:
+        """More (or less) is still to be written to a datastore."""
+        self._pending[store] += change_mb
+
+    def occupy(self, number: int, request: PlacementRequest) -> None:
+        """The VM goes to that host."""
+        self._change(number, request, 1)
+
+    def vacate(self, number: int, request: PlacementRequest) -> None:
+        """The VM that was put there with `occupy`, or is counted in the host's state, is gone."""
+        self._change(number, request, -1)
+
+    def expect(self, catalogue: Sequence[Size]) -> None:
+        """Weigh hosts by another catalogue from now on."""
+        if self._cost is None or tuple(catalogue) != self.catalogue:
+            self.catalogue = tuple(catalogue)
+            self._exact = {(size.ram_mb, size.cpus) for size in scores.weightiest(catalogue, _MOST_ROWS // 2)}
+            self._cost = scores.cost_of(self.rules.policy, catalogue)
+            self._forget_rows()
+
+    def _change(self, number: int, request: PlacementRequest, sign: int) -> None:
+        self.ram_free[number] -= sign * request.ram_needed_mb
+        self.cpus_free[number] -= sign * request.cpus
+        self._note_room(number)
+        came = self._came.setdefault(number, {})
+        size = request.ram_needed_mb, request.cpus
+        came[size] = came.get(size, 0) + sign
+        if request.group:
+            there = self.groups[request.group]
+            there[number] = there.get(number, 0) + sign
+            if not there[number]:
+                del there[number]
+                if not there:
+                    del self.groups[request.group]
+        if request.disk_mb and (store := self.hosts[number].datastore(request.datastore)):
+            self._pending[store_id(self.hosts[number].key, store)] += sign * request.disk_mb
+        self._changed.add(number)
+
+    def _read(self, number: int, state: HostState) -> None:
+        self.ram_free[number], self.cpus_free[number] = state.ram_free_mb, state.cpus_free
+        self.ram[number], self.cpus[number] = state.ram_capacity_mb, state.cpus_capacity
+        self._largest[number] = state.largest_vm_ram_mb, state.largest_vm_cpus
+        self._note_room(number)
+        for group, there in state.groups.items():
+            self.groups[group][number] = there
+
+    def _note_room(self, number: int) -> None:
+        ram_mb, cpus = self._largest[number]
+        self._ram_fits[number] = min(self.ram_free[number], ram_mb)
+        self._cpus_fit[number] = min(self.cpus_free[number], cpus)
+
+    def _refresh(self) -> None:
+        """The costs of all kinds of VMs on the hosts that have changed, in one go."""
+        assert self._cost is not None
+        changed = list(self._changed)
+        self._changed.clear()
+        ram_free, cpus_free, ram, cpus, ram_fits, cpus_fit = self._numbers[:, changed, None]
+        ram_needed, cpus_needed = self._needs
+        costs = self._cost(Capacity(ram_free, cpus_free, ram, cpus), ram_needed, cpus_needed)
+        costs[(ram_needed > ram_fits) | (cpus_needed > cpus_fit) | self._closed.T[changed]] = FULL
+        self._rows.T[changed] = costs
+
+    # --- what it costs -----------------------------------------------------------------------------------------------
+
+    def costs(self, request: PlacementRequest) -> Numbers:
+        """The VM's cost on every host, FULL where a rule refuses it. Soft affinities are no rule here.
+
+        A size that is not in the catalogue costs what one a little smaller does: sizes of all kinds would otherwise be
+        a row each.
+        """
+        size = request.ram_needed_mb, request.cpus
+        near = size if size in self._exact else (_rounded(size[0]), _rounded(size[1]))
+        number = self._row(*near, request)
+        if self._changed:
+            self._refresh()
+        row: Numbers = self._rows[number]
+        closed = self._refused(request)
+        if near != size:
+            short = (self._ram_fits < size[0]) | (self._cpus_fit < size[1])
+            closed = short if closed is None else closed | short
+        if closed is not None:
+            row = row.copy()
+            row[closed] = FULL
+        return row
+
+    def best(self, costs: Numbers, request: PlacementRequest) -> int | None:
+        """The host of the least cost; of equal ones, one that depends on the request's id. None if all are FULL."""
+        if not len(costs):
+            return None
+        least = costs[costs.argmin()]
+        if least == FULL:
+            return None
+        equal = np.flatnonzero(costs == least)
+        return int(equal[_hash(request.id) % equal.size if equal.size > 1 else 0])
+
+    def refusals(self, request: PlacementRequest) -> npt.NDArray[np.int8]:
+        """For each host the number (in RULES) of the first rule that refuses the VM, 0 if none does."""
+        codes = np.zeros(len(self.hosts), np.int8)
+        codes[self.ram_free < request.ram_needed_mb] = _CODE["ram"]
+        codes[self.cpus_free < request.cpus] = _CODE["cpus"]
+        codes[self._crowded(request)] = _CODE["max_per_host"]
+        for wish in request.affinities:
+            members = list(self.groups.get(wish.group, ()))
+            if wish.hard and wish.together and members:
+                lonely = np.ones(len(self.hosts), bool)
+                lonely[members] = False
+                codes[lonely] = _CODE["together"]
+        for wish in request.affinities:
+            if wish.hard and not wish.together:
+                codes[list(self.groups.get(wish.group, ()))] = _CODE["apart"]
+        standing = self._standing_for(request)
+        short = self._short_of_disk(request, standing)
+        if short is not None:
+            codes[short] = _CODE["disk"]
+        largest = np.array(self._largest, np.int64).reshape(-1, 2)
+        codes[(largest < (request.ram_needed_mb, request.cpus)).any(axis=1)] = _CODE["machine"]
+        return np.where(standing.codes != 0, standing.codes, codes)
+
+    def state(self, number: int) -> HostState:
+        """A host with all that was placed on it, and its datastores less what is still to be written to them."""
+        now = self.raw(number)
+        stores = (
+            replace(store, free_mb=store.free_mb - self._pending[store_id(now.key, store)]) for store in now.datastores
+        )
+        return replace(now, datastores=tuple(stores))
+
+    def raw(self, number: int) -> HostState:
+        """A host as `put` takes it: with all that was placed on it, its datastores as they are."""
+        base = self.hosts[number]
+        more_ram_mb = base.ram_free_mb - int(self.ram_free[number])
+        groups = {group: there[number] for group, there in self.groups.items() if number in there}
+        return replace(
+            base,
+            promised_ram_mb=base.promised_ram_mb + more_ram_mb,
+            warming_ram_mb=base.warming_ram_mb + more_ram_mb,
+            promised_cpus=base.promised_cpus + base.cpus_free - int(self.cpus_free[number]),
+            groups=groups,
+            residents=self.residents(number),
+        )
+
+    def labels(self) -> list[str]:
+        """What to call each host: its name, with its key if several have it (ESXi is born `localhost.localdomain`)."""
+        count = Counter(host.name for host in self.hosts)
+        return [host.name if count[host.name] == 1 else f"{host.name} ({host.key})" for host in self.hosts]
+
+    def residents(self, number: int) -> dict[tuple[int, int], int]:
+        """How many VMs of each size (RAM, vCPUs) a host has."""
+        there = Counter(self.hosts[number].residents)
+        there.update(self._came.get(number, {}))
+        return {size: many for size, many in there.items() if many > 0}
+
+    def _row(self, ram_mb: int, cpus: int, request: PlacementRequest) -> int:
+        kind = (ram_mb, cpus, self._needs_of(request))
+        row = self._row_of.get(kind)
+        if row is None:
+            if self._cost is None:
+                self.expect((Size(ram_mb, cpus),))
+            self._standing_for(request)  # first, as it may forget all rows
+            row = self._row_of[kind] = self._spare_row()
+            self._fill_row(row, ram_mb, cpus, request)
+        return row
+
+    def _spare_row(self) -> int:
+        """A row to be filled: the one that was made first if there are many."""
+        if len(self._row_of) >= _MOST_ROWS:
+            return self._row_of.pop(next(iter(self._row_of)))
+        self._rows = np.vstack([self._rows, self._rows[:1]])
+        self._closed = np.vstack([self._closed, self._closed[:1]])
+        self._needs = np.hstack([self._needs, self._needs[:, :1]])
+        return len(self._rows) - 1
+
+    def _fill_row(self, row: int, ram_mb: int, cpus: int, request: PlacementRequest) -> None:
+        assert self._cost is not None
+        codes = self._standing_for(request).codes
+        hosts = Capacity(*self._numbers[:4, :, None])
+        self._needs[:, row] = ram_mb, cpus
+        self._closed[row] = codes != 0
+        ram_needed, cpus_needed = np.array([[0, ram_mb], [0, cpus]], np.int64)
+        takes = (ram_mb <= self._ram_fits) & (cpus <= self._cpus_fit) & (codes == 0)
+        self._rows[row] = np.where(takes, self._cost(hosts, ram_needed, cpus_needed)[:, 1], FULL)
+
+    def _forget_rows(self) -> None:
+        self._row_of.clear()
+        self._rows, self._closed, self._needs = self._rows[:1], self._closed[:1], self._needs[:, :1]
+
+    # --- rules as arrays ---------------------------------------------------------------------------------------------
+
+    def _needs_of(self, request: PlacementRequest) -> _Needs:
+        return request.datastore, request.networks, request.image if self.rules.image_hosts else ""
+
+    def _standing_for(self, request: PlacementRequest) -> _Standing:
+        needs = self._needs_of(request)
+        standing = self._standing.get(needs)
+        if standing is None:
+            count = len(self.hosts)
+            standing = _Standing(np.zeros(count, np.int8), np.full(count, -1, np.int64))
+            for number in range(count):
+                self._stand(standing, needs, number)
+            if len(self._standing) >= _MOST_ROWS:
+                self._standing.clear()
+                self._forget_rows()
+            self._standing[needs] = standing
+        return standing
+
+    def _stand(self, standing: _Standing, needs: _Needs, number: int) -> None:
+        datastore, networks, image = needs
+        asked = PlacementRequest("", 0, 0, datastore=datastore, networks=networks, image=image)
+        host = self.hosts[number]
+        refused = refusal(asked, host, self.rules, STANDING)
+        standing.codes[number] = _CODE[refused.rule] if refused else 0
+        store = host.datastore(datastore) if datastore else None
+        standing.store[number] = self._store_number(host.key, store) if store else -1
+
+    def _store_number(self, host: HostKey, store: Datastore) -> int:
+        name = store_id(host, store)
+        number = self._stores.setdefault(name, len(self._stores))
+        if number == len(self._store_free):
+            self._store_free.append(0)
+        self._store_free[number] = store.free_mb
+        return number
+
+    def _short_of_disk(self, request: PlacementRequest, standing: _Standing) -> npt.NDArray[np.bool_] | None:
+        if not request.disk_mb or not self._stores:
+            return None
+        free = np.array(self._store_free, np.int64)
+        for store, pending_mb in self._pending.items():
+            if pending_mb and store in self._stores:
+                free[self._stores[store]] -= pending_mb
+        if free.min() >= request.disk_mb:
+            return None
+        return (standing.store >= 0) & (free[standing.store] < request.disk_mb)
+
+    def _crowded(self, request: PlacementRequest) -> list[int]:
+        most = request.max_per_host
+        if most is None:
+            return []
+        return [number for number, there in self.groups.get(request.group, {}).items() if there >= most]
+
+    def _refused(self, request: PlacementRequest) -> npt.NDArray[np.bool_] | None:
+        """Where a rule that is no matter of room and standing refuses the VM; None if none does."""
+        short = self._short_of_disk(request, self._standing_for(request)) if request.disk_mb else None
+        crowded = self._crowded(request)
+        if short is None and not crowded and not request.affinities:
+            return None
+        closed = np.zeros(len(self.hosts), bool) if short is None else short.copy()
+        closed[crowded] = True
+        for wish in request.affinities:
+            members = list(self.groups.get(wish.group, ()))
+            if not wish.hard or (wish.together and not members):
+                continue
+            if wish.together:
+                lonely = np.ones(len(self.hosts), bool)
+                lonely[members] = False
+                closed |= lonely
+            else:
+                closed[members] = True
+        return closed
+
+
+def store_id(host: HostKey, store: Datastore) -> str:
+    """The datastore's identity: its URL, which all hosts that share it know it by."""
+    return store.url or f"{host.endpoint}/{store.name}"
+
+
+def _stands_differently(old: HostState, new: HostState) -> bool:
+    return (old.state, old.maintenance, old.unfit, old.name, old.datastores, old.networks) != (
+        new.state,
+        new.maintenance,
+        new.unfit,
+        new.name,
+        new.datastores,
+        new.networks,
+    )
+
+
+def _rounded(number: int) -> int:
+    """Down to two significant bits."""
+    bits = max(0, number.bit_length() - 2)
+    return number >> bits << bits
+
+
+def _hash(text: str) -> int:
+    """Not hash(), which differs in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,163 @@
+"""What an endpoint has, kept from two sources: its stream of updates, and polls that read everything. Pure.
+
+Neither source is enough. Several properties are told late or never by the stream; a poll is old when it arrives. So a
+poll replaces what differs, except what the stream has told since the poll began: if that is the older of the two, the
+stream has more to say, and ends with the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from esxprov.model import Host, Vm
+from esxprov.ports import Changes
+from esxprov.vsphere.api import vim
+from esxprov.vsphere.inventory import Objects
+from esxprov.vsphere.properties import Found, moid
+from esxprov.vsphere.updates import Modify, Update, fold
+
+REMEMBERED = 10_000
+"""How many objects that are gone are remembered; who has not asked for longer is told everything."""
+
+
+@dataclass(eq=False, slots=True)
+class Poll:
+    """A poll under way, and what the stream has told meanwhile: properties of objects, and whole objects."""
+
+    number: int
+    properties: set[tuple[str, str]] = field(default_factory=set)
+    objects: set[str] = field(default_factory=set)
+
+    def overtaken_by(self, update: Update) -> None:
+        if isinstance(update, Modify):
+            self.properties.update((moid(update.ref), path) for path in update.values)
+        else:
+            self.objects.add(moid(update.ref))
+
+
+class Table:
+    """One value per host and VM; `version` counts the changes of values. A change costs as much as it changes."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.version = 0
+        self.has_gaps = False  # the stream told of an object that we do not know: a poll is due
+        self._objects = Objects(endpoint)
+        self._hosts: dict[str, Host] = {}
+        self._vms: dict[str, Vm] = {}
+        self._changed: dict[str, int] = {}  # the version of each value's last change, oldest first
+        self._gone: dict[str, int] = {}  # likewise of those without a value
+        self._forgotten = 0  # the version of the last one that was dropped from _gone
+        self._polls: list[Poll] = []
+        self._begun = 0
+        self._answered = 0  # the number of the last poll that was taken over
+
+    def hosts(self) -> tuple[Host, ...]:
+        return tuple(self._hosts.values())
+
+    def vms(self) -> tuple[Vm, ...]:
+        return tuple(self._vms.values())
+
+    def changes_since(self, version: int) -> Changes:
+        """What has changed after `version`; everything if that is 0, or so old that it is not known any more."""
+        if version == 0 or not self._forgotten <= version <= self.version:
+            return Changes(self.version, self.hosts(), self.vms(), complete=True)
+        changed = _newer(self._changed, version)
+        return Changes(
+            self.version,
+            tuple(self._hosts[key] for key in changed if key in self._hosts),
+            tuple(self._vms[key] for key in changed if key in self._vms),
+            tuple(_newer(self._gone, version)),
+        )
+
+    def fold(self, updates: Iterable[Update]) -> bool:
+        """Take over what the stream tells. True if a value has changed."""
+        touched: dict[str, Any] = {}
+        for update in updates:
+            touched[moid(update.ref)] = update.ref
+            if not fold(self._objects.all, update):
+                self.has_gaps = True
+            for poll in self._polls:
+                poll.overtaken_by(update)
+        return self._publish(touched)
+
+    def begin(self) -> Poll:
+        """Before a poll asks; `end` it whatever becomes of it."""
+        self._begun += 1
+        poll = Poll(self._begun)
+        self._polls.append(poll)
+        return poll
+
+    def end(self, poll: Poll) -> None:
+        self._polls.remove(poll)
+
+    def correct(self, poll: Poll, found: Iterable[Found]) -> bool:
+        """Take over everything that the poll found. True if a value has changed."""
+        if poll.number < self._answered:
+            return False  # one that began later has answered
+        self._answered = poll.number
+        self.has_gaps = False
+        touched: dict[str, Any] = {}
+        known = self._objects.all
+        read = {each.moid: each for each in found}
+        for key in [key for key in known if key not in read and key not in poll.objects]:
+            touched[key] = known.pop(key).ref
+        for key, each in read.items():
+            if key in poll.objects:
+                continue
+            before = known[key].properties if key in known else {}
+            after = self._merged(poll, key, before, each.properties)
+            if key not in known or before != after:
+                known[key] = Found(each.ref, after)
+                touched[key] = each.ref
+        return self._publish(touched)
+
+    @staticmethod
+    def _merged(poll: Poll, key: str, told: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:
+        if not poll.properties:
+            return read
+        merged = {path: value for path, value in read.items() if (key, path) not in poll.properties}
+        return merged | {path: value for path, value in told.items() if (key, path) in poll.properties}
+
+    def _publish(self, touched: dict[str, Any]) -> bool:
+        """Make anew the values of what was touched, and of what hangs on it."""
+        version = self.version + 1
+        hosts = [key for key, ref in touched.items() if isinstance(ref, vim.HostSystem)]
+        vms = [key for key, ref in touched.items() if isinstance(ref, vim.VirtualMachine)]
+        if len(hosts) + len(vms) < len(touched):
+            # A datastore, a network or a folder: any host may have a part in it.
+            hosts = list(dict.fromkeys([*self._hosts, *hosts]))
+        for key in hosts:
+            found = self._objects.all.get(key)
+            self._put(self._hosts, key, self._objects.host(found) if found else None, version)
+        for key in vms:
+            found = self._objects.all.get(key)
+            self._put(self._vms, key, self._objects.vm(found) if found else None, version)
+        return self.version == version
+
+    def _put(self, values: dict[str, Any], key: str, value: Host | Vm | None, version: int) -> None:
+        if values.get(key) == value:
+            return
+        self.version = version
+        self._changed.pop(key, None)
+        self._gone.pop(key, None)
+        if value is not None:
+            values[key] = value
+            self._changed[key] = version
+            return
+        del values[key]
+        self._gone[key] = version
+        if len(self._gone) > REMEMBERED:
+            oldest = next(iter(self._gone))
+            self._forgotten = self._gone.pop(oldest)
+
+
+def _newer(versions: dict[str, int], version: int) -> list[str]:
+    """The keys of a dict in the order of its values whose value is above `version`; looks at no others."""
+    keys: list[str] = []
+    for key in reversed(versions):
+        if versions[key] <= version:
+            break
+        keys.append(key)
+    return keys
