@@ -37,7 +37,7 @@ from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
 from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
-from esxprov.reconciler import RECONCILE_S, Reconciler
+from esxprov.reconciler import RECONCILE_S, Reconciler, Report
 from esxprov.vsphere import VSphere, Watches
 from esxprov.web import WebServer
 
@@ -243,3 +243,16 @@ def _notify_systemd(state: str) -> None:
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
             notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def reconcile(config: Config, *, dry_run: bool, force: bool) -> Report:
+    """One look at all endpoints and what follows from it, for `esxprov claims reconcile`."""
+    database = Database(config.database)
+    hypervisors = VSphere(config.endpoints)
+    looks = Looks(hypervisors)
+    try:
+        return Reconciler(Claims(database), looks, config.pools.values()).run(dry_run=dry_run, force=force)
+    finally:
+        looks.close()
+        hypervisors.close()
+        database.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, dead, events, install, leases, placement, running, world
+from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -59,6 +59,7 @@ for command in (
     world.hosts,
     world.place,
     world.capacity,
+    claims.claims,
     placement.placement,
     leases.leases,
     install.sample_config,

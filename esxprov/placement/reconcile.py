@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from esxprov import annotation
 from esxprov.model import Claim, ClaimState, HostKey, Vm
 from esxprov.placement.books import Books, Held, Sums
-from esxprov.placement.promises import foreign_claim_id
-from esxprov.placement.request import overhead_mb
+from esxprov.placement.promises import cost, foreign_claim_id, host_of
 
 LOST_GRACE_S = 600
 """How long a claim whose VM was lost is kept: a VM comes back with its datastore, its host, or a moved inventory."""
@@ -183,10 +182,10 @@ def _where_it_is(held: Held, vm: Vm) -> Iterable[Correction]:
     if host != claim.host and vm.host_moid:
         after = replace(after, host=host)
         why.append(f"its VM is on {host}, not on {claim.host}")
-    size = ram_needed_mb(vm), vm.cpus
+    size = cost(vm)
     if size[0] > claim.ram_mb or size[1] > claim.cpus:
         after = replace(after, ram_mb=max(claim.ram_mb, size[0]), cpus=max(claim.cpus, size[1]))
-        why.append(f"its VM needs {size[0]} MB and {vm.cpus} vCPUs, {claim.ram_mb} MB and {claim.cpus} are claimed")
+        why.append(f"its VM needs {size[0]} MB and {size[1]} vCPUs, {claim.ram_mb} MB and {claim.cpus} are claimed")
     if claim.state is ClaimState.LOST:
         after = replace(after, state=ClaimState.RUNNING)
         why.append("its VM is seen again")
@@ -219,7 +218,7 @@ def _foreign(books: Books, matched: _Matched, ours: Collection[HostKey]) -> Iter
     there = {foreign_claim_id(vm.endpoint, vm.moid): vm for vm in matched.strangers}
     for claim_id, vm in there.items():
         known, host = matched.known.get(claim_id), host_of(vm)
-        after = Claim(claim_id, host, 0, ram_needed_mb(vm), vm.cpus, "", ClaimState.FOREIGN)
+        after = Claim(claim_id, host, 0, *cost(vm), "", ClaimState.FOREIGN)
         if known is None:
             if host in ours:
                 yield Correction(None, after, f"{vm.name} on {host} is nobody's: it is counted")
@@ -252,16 +251,6 @@ def _alarm(count: int, total: int, freed: Sequence[Correction]) -> str | None:
         f"{', '.join(endpoints)}: none is; see 'esxprov claims reconcile --dry-run', and if the VMs are really gone "
         "run 'esxprov claims reconcile --force'"
     )
-
-
-def host_of(vm: Vm) -> HostKey:
-    """The host that a VM is on."""
-    return HostKey(vm.endpoint, vm.host_moid)
-
-
-def ram_needed_mb(vm: Vm) -> int:
-    """What a VM takes of its host: its RAM and the hypervisor's overhead for it."""
-    return vm.ram_mb + overhead_mb(vm.ram_mb, vm.cpus)
 
 
 def _age(vm: Vm) -> tuple[str, int, str]:

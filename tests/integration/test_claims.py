@@ -459,7 +459,7 @@ def test_a_host_never_promises_more_than_it_may_even_if_the_decision_says_so(
 ) -> None:
     for number in range(4):
         claims.take(want(number, always(claim_on(KEY, number))))
-    with pytest.raises(ProvisioningError, match="by its row in esxprov_host it cannot take them") as caught:
+    with pytest.raises(ProvisioningError, match=r"\(4000 MB and 4 vCPUs used\) it cannot take them") as caught:
         claims.take(want(5, always(claim_on(KEY, 5, 1))))
     assert (caught.value.code, caught.value.retryable) == ("no_capacity", True)
     assert used(database) == {"esx1": (4000, 4)}

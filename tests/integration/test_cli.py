@@ -414,6 +414,29 @@ def test_place_for_a_profile_that_no_pool_has(bed: Bed, service: Child) -> None:
     )  # fmt: skip
 
 
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_claim_of_a_vm_is_shown(bed: Bed, loaded: dict[str, Any], data: dict[str, Any]) -> None:
+    computer = str(data["computer"]["id"])
+    (claim,) = answer(bed, "claims", "list", "--computer", computer)
+    assert (claim["state"], claim["event"], claim["lease_s"]) == ("running", "ok", None)
+    assert claim["id"] in said(bed, "claims", "list")
+    assert said(bed, "claims", "list", "--computer", "65000") == "nothing is claimed\n"
+
+
+def test_claims_that_are_right_need_no_correction(bed: Bed, loaded: dict[str, Any]) -> None:
+    assert said(bed, "claims", "reconcile", "--dry-run") == "the claims are right\n"
+    assert answer(bed, "claims", "reconcile")["planned"] == []
+
+
+def test_what_does_not_answer_frees_nothing_and_alone_ends_with_69(bed: Bed, loaded: dict[str, Any]) -> None:
+    away = [f"--set=endpoint {name}.url=https://127.0.0.1:1/sdk" for name in ("esx1", "esx2", "esx3")]
+    assert "esx1 does not answer: nothing of it is freed" in said(bed, away[0], "claims", "reconcile")
+    found = answer(bed, *away, "claims", "reconcile", code=69)
+    assert (found["planned"], found["silent"]) == ([], ["esx1", "esx2", "esx3"])
+
+
 # --- leases ----------------------------------------------------------------------------------------------------------
 
 

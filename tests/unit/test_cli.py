@@ -153,6 +153,8 @@ def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
         ["events", "export"],
         ["replay", "e1"],
         ["hosts"],
+        ["claims", "list"],
+        ["claims", "reconcile"],
         ["place", "--profile", "blades", "--ram-mb", "512"],
         ["capacity"],
         ["placement", "snapshot"],
@@ -205,7 +207,7 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "capacity", "placement simulate",
+            "dead show", "hosts", "place", "capacity", "placement simulate", "claims list", "claims reconcile",
             "placement replay-decision", "leases show", "leases watch",
         )
     }  # fmt: skip

@@ -10,7 +10,7 @@ from esxprov.errors import Cancelled, ProvisioningError
 from esxprov.handlers import load
 from esxprov.handlers.sweep import sweep
 from esxprov.job import cancelled
-from esxprov.model import ClaimState, DiskMode, PowerState
+from esxprov.model import ClaimState, DiskMode, HostKey, PowerState
 from esxprov.ports import Look
 from tests.unit.world import IMAGE, POOL, FakePools, Site
 
@@ -153,6 +153,32 @@ def test_a_host_that_refuses_the_vm_is_left_for_another_one() -> None:
     assert result["host"] != favourite
     assert only_vm(site)[0] == result["host"]
     assert len(site.claims.held) == 1
+
+
+def test_a_host_that_refused_a_vm_is_chosen_by_nobody_until_it_has_switched_one_on() -> None:
+    event = Site().event("load")
+    favourite = Site().run(event)["host"]
+    site = Site()
+    site.world.refuses = refusing(favourite)
+    site.run(event)
+    site.world.refuses = {}
+    assert list(site.quarantine.hosts.values()) == [f"{favourite} refused vclv1-27: {favourite} is out of RAM"]
+    assert site.run(site.event("load", computer={"id": 28, "name": "vclv1-28"}))["host"] != favourite
+    site.quarantine.clear(HostKey(favourite, "ha-host"), "")
+    assert site.run(site.event("load", computer={"id": 29, "name": "vclv1-29"}))["host"] == favourite
+
+
+def test_a_host_that_switches_a_vm_on_leaves_the_quarantine() -> None:
+    site = Site()
+    hosts = {HostKey(name, "ha-host") for name in site.pool.endpoints}
+
+    def refused_others(method: str) -> None:
+        if method == "register":
+            site.quarantine.hosts = dict.fromkeys(hosts, "it refused another one, after this one was placed")
+
+    site.world.on_call = refused_others
+    chosen = HostKey(site.run(site.event("load"))["host"], "ha-host")
+    assert set(site.quarantine.hosts) == hosts - {chosen}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

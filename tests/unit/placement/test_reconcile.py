@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 
 from esxprov.model import Claim, ClaimState, HostKey, Vm
 from esxprov.placement.books import Books, Held
-from esxprov.placement.promises import foreign_claim_id
+from esxprov.placement.promises import cost, foreign_claim_id, host_of
 from esxprov.placement.reconcile import (
     LOST_GRACE_S,
     Correction,
     Memory,
     Plan,
     Seen,
-    host_of,
-    ram_needed_mb,
     reconcile,
 )
 from tests.unit.placement.worlds import vm
@@ -27,12 +25,12 @@ from tests.unit.placement.worlds import vm
 HOSTS = [HostKey(f"esx{number}", "ha-host") for number in (1, 2, 3)]
 KEY = HOSTS[0]
 VM = vm("esx1", "vm-1", "a")
-FOREIGN = Claim(foreign_claim_id("esx1", "vm-9"), KEY, 0, ram_needed_mb(VM), 2, "", ClaimState.FOREIGN)
+FOREIGN = Claim(foreign_claim_id("esx1", "vm-9"), KEY, 0, *cost(VM), "", ClaimState.FOREIGN)
 
 
 def held(state: ClaimState = ClaimState.RUNNING, claim_id: str = "a", host: HostKey = KEY, **more: Any) -> Held:
     """A claim of the size of VM."""
-    return Held(Claim(claim_id, host, 7, ram_needed_mb(VM), 2, "event", state), changed=1, **more)
+    return Held(Claim(claim_id, host, 7, *cost(VM), "event", state), changed=1, **more)
 
 
 def abandoned(event: str = "failed") -> Held:
@@ -125,7 +123,7 @@ def test_a_foreign_claim_goes_with_its_vm() -> None:
 
 def test_a_foreign_claim_is_what_its_vm_is_now() -> None:
     grown = vm("esx1", "vm-9", None, ram_mb=512, cpus=1)
-    expected = replace(FOREIGN, ram_mb=ram_needed_mb(grown), cpus=1)
+    expected = replace(FOREIGN, ram_mb=cost(grown)[0], cpus=1)
     assert after(books(Held(FOREIGN)), seen(grown)) == [expected]
 
 
@@ -184,7 +182,7 @@ def test_a_vm_of_which_the_host_is_not_known_stays_where_it_is_claimed() -> None
 
 def test_a_claim_grows_with_its_vm_and_does_not_shrink() -> None:
     larger = vm("esx1", "vm-1", "a", ram_mb=8192, cpus=1)
-    expected = replace(held().claim, ram_mb=ram_needed_mb(larger))
+    expected = replace(held().claim, ram_mb=cost(larger)[0])
     assert after(books(held()), seen(larger)) == [expected]
     assert after(books(held()), seen(vm("esx1", "vm-1", "a", ram_mb=512))) == []
 
@@ -293,7 +291,7 @@ def test_a_host_whose_sums_are_not_those_of_its_claims_is_repaired() -> None:
     wrong = replace(known, sums={KEY: (1, 1), HOSTS[1]: (5, 0), HOSTS[2]: (0, 0)})
     repairs = plan(wrong, seen(VM)).repairs
     assert [(repair.host, repair.booked, repair.claimed) for repair in repairs] == [
-        (KEY, (1, 1), (ram_needed_mb(VM), 2)),
+        (KEY, (1, 1), cost(VM)),
         (HOSTS[1], (5, 0), (0, 0)),
     ]
 
@@ -371,7 +369,7 @@ def test_every_vm_that_was_seen_is_counted_in_the_end(known: Books, there: list[
     then = applied(then, plan(then, world, first.memory).corrections)
     for host in HOSTS:
         claimed = sum(one.claim.ram_mb for one in then.claims if one.claim.host == host)
-        assert claimed >= sum(ram_needed_mb(one) for one in there if host_of(one) == host and one.vmx_path)
+        assert claimed >= sum(cost(one)[0] for one in there if host_of(one) == host and one.vmx_path)
         counted = [one for one in then.claims if one.claim.host == host]
         assert len(counted) >= len([one for one in there if host_of(one) == host])
 
