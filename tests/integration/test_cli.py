@@ -148,7 +148,7 @@ def test_newer_tables_are_left_alone(fresh: Fresh) -> None:
         done = fresh.esxprov(*command)
         assert (done.returncode, done.stderr) == (
             78,
-            "esxprov: the esxprov tables have version 99, newer than the 2 of this program: "
+            "esxprov: the esxprov tables have version 99, newer than the 3 of this program: "
             "install the newer esxprov\n",
         )
 
