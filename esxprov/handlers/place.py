@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from esxprov import annotation, vmx
 from esxprov.errors import ProvisioningError
@@ -14,6 +13,7 @@ from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
 from esxprov.placement import search
 from esxprov.placement.choose import Decision, accept, choose, farm_of, record
 from esxprov.placement.ledger import Ledger
+from esxprov.placement.promises import foreign_claim_id
 from esxprov.placement.request import PlacementRequest, overhead_mb
 from esxprov.placement.snapshot import Rules, Snapshot, catalogue
 from esxprov.placement.wants import Later, Proposal, Room, Want
@@ -101,12 +101,14 @@ def _claim(
     sizes = catalogue(tools.inventory.image_sizes())
     quarantined = {str(host): why for host, why in tools.quarantine.of(job.request.image.name).items()}
     tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
-    decided: list[dict[str, Any]] = []
+    # What this computer has already is given back before its new VM is switched on.
+    own = [one for one in seen.vms if _is_of(one, computer_id)]
+    foreign = tuple(one for one in seen.vms if one not in own)
+    made_for_own = {foreign_claim_id(one.endpoint, one.moid) for one in own}
+    decided: list[tuple[Snapshot, Decision]] = []
 
     def decide(ledger: Ledger, refusal: Decision | None) -> Proposal[Decision] | Later:
-        # What this computer has already is given back before its new VM is switched on.
-        others = tuple(claim for claim in ledger if claim.computer_id != computer_id)
-        foreign = tuple(one for one in seen.vms if not _is_of(one, computer_id))
+        others = tuple(claim for claim in ledger if claim.computer_id != computer_id and claim.id not in made_for_own)
         snapshot = Snapshot(seen.hosts, others, foreign, sizes, Rules.of(site.pool), {**quarantined, **tried})
         farm = farm_of(snapshot)
         found = search.place(farm, (wanted,))
@@ -114,10 +116,10 @@ def _claim(
             # Why not, and what would help, is worked out while others take their turn.
             if refusal is None:
                 return Later(lambda: choose(wanted, snapshot))
-            decided.append(record((wanted,), snapshot, refusal))
+            decided.append((snapshot, refusal))
             return Proposal(refusal)
         decision = accept(farm, (wanted,), found.hosts)
-        decided.append(record((wanted,), snapshot, decision))
+        decided.append((snapshot, decision))
         (number,) = found.hosts
         host = farm.hosts[number].key
         claim = Claim(
@@ -140,7 +142,7 @@ def _claim(
 
     taken = tools.claims.take(Want(job.event.id, computer_id, reservation_id, decide))
     if decided:
-        job.decided(decided[-1])
+        job.decided(record((wanted,), *decided[-1]))
     return taken.decision, taken.claim
 
 

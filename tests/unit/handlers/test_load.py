@@ -10,7 +10,8 @@ from esxprov.errors import Cancelled, ProvisioningError
 from esxprov.handlers import load
 from esxprov.handlers.sweep import sweep
 from esxprov.job import cancelled
-from esxprov.model import ClaimState, DiskMode, HostKey, PowerState
+from esxprov.model import Claim, ClaimState, DiskMode, HostKey, PowerState
+from esxprov.placement.promises import foreign_claim_id
 from esxprov.ports import Look
 from tests.unit.world import IMAGE, POOL, FakePools, Site
 
@@ -365,3 +366,15 @@ def test_a_lease_from_before_this_power_on_is_not_taken_for_the_new_one() -> Non
     site = Site()
     first = site.run(site.event("load"))["private_ip"]
     assert site.run(site.event("load"))["private_ip"] != first
+
+
+def test_a_vm_that_goes_for_the_load_takes_no_room_from_it_though_it_was_counted_as_nobodys() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    site.run(site.event("load"))
+    (old,) = site.world.vms
+    key = HostKey(old.endpoint, old.host_moid)
+    site.world.vms = [replace(old, ram_mb=14_000)]
+    site.claims.held = [
+        Claim(foreign_claim_id(old.endpoint, old.moid), key, 0, 14_200, 1, "", ClaimState.FOREIGN),
+    ]
+    assert site.run(site.event("load", image={"min_ram_mb": 4096}))["host"] == "esx1"
