@@ -158,6 +158,9 @@ class ClaimBook(Protocol):
     def of_pool(self, pool: str) -> list[Claim]:
         """All claims of a pool."""
 
+    def all(self) -> list[Claim]:
+        """The claims of all pools: two of them may share a host."""
+
 
 class Quarantine(Protocol):
     """Hosts that failed to switch a VM on, and are not chosen for a while."""

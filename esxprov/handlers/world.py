@@ -77,7 +77,7 @@ def world_of(tools: Tools, pool: Pool, profile: Profile | None, now: datetime) -
     seen = survey(tools, pool, within_s=ANSWER_S)
     promised = tools.inventory.promised(pool.profile)
     at = int(now.timestamp())
-    claims, open_ = _ends(tools.claims.of_pool(pool.name), promised, at)
+    claims, open_ = _ends(tools.claims.all(), promised, at)
     world = World(
         pool=pool.name,
         profile=pool.profile,

@@ -422,6 +422,9 @@ class FakeClaims:
         return [claim for claim in self.held if claim.computer_id == computer_id]
 
     def of_pool(self, pool: str) -> list[Claim]:
+        return [claim for claim in self.held if claim.pool == pool]
+
+    def all(self) -> list[Claim]:
         return list(self.held)
 
 

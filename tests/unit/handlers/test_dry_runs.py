@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from esxprov.errors import ProvisioningError
-from esxprov.model import Promised
+from esxprov.model import Claim, Promised
 from tests.unit.world import IMAGE, IMAGES, POOL, Site
 
 NAMED = {"name": IMAGES[1].name}
@@ -188,3 +188,11 @@ def test_a_time_that_is_none_is_refused(at: object, said: str) -> None:
 def test_images_that_ask_for_the_same_are_one_row() -> None:
     rows = {tuple(row["images"]): (row["ram_mb"], row["cpus"]) for row in capacity(Site())["images"]}
     assert rows == {(IMAGES[0].name,): (1024, 1), (IMAGES[1].name,): (4096, 2)}
+
+
+def test_what_another_pool_has_claimed_on_a_host_is_not_free() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    before = fits(capacity(site))
+    host = site.hypervisors["esx1"].hosts()[0].key
+    site.claims.held = [Claim("other", host, 99, 8192, 2, "e9", pool="other")]
+    assert fits(capacity(site)) < before
