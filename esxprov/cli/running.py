@@ -112,7 +112,8 @@ def db() -> None:
 def upgrade(setup: Setup, as_json: bool) -> None:
     """Make the tables, or bring them up to date.
 
-    Can be run again at any time, also while a service runs. With --json: the migrations that were applied.
+    Can be run again at any time; but end services of an older version before, as they do not know new tables. With
+    --json: the migrations that were applied.
     """
     from esxprov import schema
 

@@ -110,8 +110,6 @@ class Farm:
         """A host as it is now; it must be one of the farm's."""
         number = self.index[state.key]
         old = self.hosts[number]
-        for group in old.groups:
-            self.groups[group].pop(number, None)
         for group in [group for group, hosts in self.groups.items() if number in hosts]:
             del self.groups[group][number]
         self.hosts[number] = state
