@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -80,7 +81,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 
 def _read_word(kind: type, data: Any, where: str) -> Any:
     fits = type(data) is kind or (kind is float and type(data) is int)
-    if not fits:
+    if not fits or (kind is float and not math.isfinite(data)):
         raise _wrong(where, data, _WORDS[kind])
     return kind(data)
 

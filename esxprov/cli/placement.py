@@ -66,8 +66,11 @@ def simulate(
     from esxprov.placement.simulate import Simulation
     from esxprov.placement.snapshot import Policy, Rules
 
+    farm = _read(hosts, trace.hosts)
+    if not farm:
+        raise Failure(f"{hosts} has no host below its header: nothing could be placed")
     simulation = Simulation(
-        _read(hosts, trace.hosts),
+        farm,
         Rules(Policy(policy)),
         _read(catalogue, trace.catalogue) if catalogue else (),
         budget_s=solver_ms / 1000,

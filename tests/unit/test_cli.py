@@ -371,3 +371,10 @@ def test_a_simulation_that_cannot_be_leaves_nothing_behind(tmp_path: Path) -> No
     assert result.exit_code == 1
     assert f"{tmp_path}/r.csv line 4: time_s is 0, before 1 of the line above" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "r.csv"]
+
+
+def test_a_simulation_on_no_host_is_refused(tmp_path: Path) -> None:
+    result = simulate(tmp_path, hosts="host,cpus,ram_mb\n")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/h.csv has no host below its header" in result.stderr
+    assert not (tmp_path / "out.jsonl").exists()

@@ -60,6 +60,8 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"wheels": {}}, "cart.wheels is {}, expected a list"),
         ({"size": [1]}, "cart.size is [1], expected a list of 2"),
         ({"size": [1, "x"]}, 'cart.size[1] is "x", expected a number'),
+        ({"size": [1, float("nan")]}, "cart.size[1] is NaN, expected a number"),
+        ({"size": [1, float("inf")]}, "cart.size[1] is Infinity, expected a number"),
         ({"load": {"hay": None}}, "cart.load.hay is null, expected a whole number"),
         ({"load": []}, "cart.load is [], expected an object"),
         ({"name": 7}, "cart.name is 7, expected a text"),
