@@ -62,7 +62,7 @@ def simulate(
     \b
     esxprov placement simulate --hosts blades.csv --requests term.csv --out decisions.jsonl
     """
-    from esxprov.placement import trace
+    from esxprov.placement import exact, trace  # noqa: F401  (exact: not while a decision is timed)
     from esxprov.placement.simulate import Simulation
     from esxprov.placement.snapshot import Policy, Rules
 

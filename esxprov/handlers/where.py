@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from esxprov.handlers.world import image_named, pool_named, profile_of, world_of
 from esxprov.job import Job
 from esxprov.model import CatalogueImage, Pool, Profile
 from esxprov.placement.choose import choose_together
-from esxprov.placement.moves import moves_for
+from esxprov.placement.request import PlacementRequest
 from esxprov.placement.world import World
 from esxprov.plain import to_plain
 from esxprov.ports import Tools
@@ -52,7 +52,6 @@ def where_in(
         for number in range(count)
     ]
     decision = choose_together(requests, world.snapshot)
-    moves = moves_for(world.snapshot, requests) if explain and not decision.placements else ()
     silent = {
         name: {"rule": "silent", "reason": f"the endpoint does not answer: {why}", "missing": 0}
         for name, why in world.silent.items()
@@ -67,9 +66,15 @@ def where_in(
         "reason": decision.reason + everywhere,
         "refused": {**to_plain(decision.refused), **silent},
         "help": list(decision.help),
-        "suggestions": to_plain(moves),
+        "suggestions": _suggestions(world, requests) if explain and not decision.placements else [],
         "silent": sorted(world.silent),
     }
+
+
+def _suggestions(world: World, requests: Sequence[PlacementRequest]) -> Any:
+    from esxprov.placement.moves import moves_for  # with scipy, which takes its time, and most commands do without
+
+    return to_plain(moves_for(world.snapshot, requests))
 
 
 def pool_and_profile(job: Job, tools: Tools) -> tuple[Pool, Profile]:

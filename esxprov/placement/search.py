@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from esxprov.placement import exact
 from esxprov.placement.failover import weakest
 from esxprov.placement.farm import FULL, Farm
 from esxprov.placement.request import PlacementRequest
@@ -74,6 +73,8 @@ def place(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float = SO
     found = _place_greedily(farm, requests)
     if found.hosts is not None or len(requests) == 1:
         return found
+    from esxprov.placement import exact  # with scipy, which takes its time, and most commands do without
+
     answer = exact.solve(farm, requests, budget_s)
     if answer.hosts is None:
         return replace(found, proved=answer.proved)
