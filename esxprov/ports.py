@@ -27,6 +27,7 @@ from esxprov.model import (
     Promised,
     Vm,
 )
+from esxprov.placement.placer import Placers
 from esxprov.placement.wants import Taken, Want
 
 D = TypeVar("D")
@@ -283,6 +284,11 @@ class Inventory(Protocol):
     def images(self) -> list[CatalogueImage]:
         """Every image VCL could ask for, by name."""
 
+    def members(self, reservation_id: int, profile: str) -> list[Promised]:
+        """What VCL gave to the request of a reservation, that one included, on computers of a VM host profile that the
+        same engine provisions. Images go by the names of their revisions. Empty if VCL does not know the reservation.
+        """
+
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
 
@@ -310,3 +316,4 @@ class Tools:
     quarantine: Quarantine
     leases: LeaseSource
     inventory: Inventory
+    placers: Placers

@@ -46,6 +46,8 @@ class Table:
         self._objects = Objects(endpoint)
         self._hosts: dict[str, Host] = {}
         self._vms: dict[str, Vm] = {}
+        self._all_hosts: tuple[Host, ...] | None = ()  # None: to be made anew
+        self._all_vms: tuple[Vm, ...] | None = ()
         self._changed: dict[str, int] = {}  # the version of each value's last change, oldest first
         self._gone: dict[str, int] = {}  # likewise of those without a value
         self._forgotten = 0  # the version of the last one that was dropped from _gone
@@ -54,10 +56,16 @@ class Table:
         self._answered = 0  # the number of the last poll that was taken over
 
     def hosts(self) -> tuple[Host, ...]:
-        return tuple(self._hosts.values())
+        """The very same tuple until one of them changes."""
+        if self._all_hosts is None:
+            self._all_hosts = tuple(self._hosts.values())
+        return self._all_hosts
 
     def vms(self) -> tuple[Vm, ...]:
-        return tuple(self._vms.values())
+        """The very same tuple until one of them changes."""
+        if self._all_vms is None:
+            self._all_vms = tuple(self._vms.values())
+        return self._all_vms
 
     def changes_since(self, version: int) -> Changes:
         """What has changed after `version`; everything if that is 0, or so old that it is not known any more."""
@@ -140,6 +148,10 @@ class Table:
         if values.get(key) == value:
             return
         self.version = version
+        if values is self._hosts:
+            self._all_hosts = None
+        else:
+            self._all_vms = None
         self._changed.pop(key, None)
         self._gone.pop(key, None)
         if value is not None:
