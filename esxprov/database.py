@@ -25,9 +25,9 @@ Connection: TypeAlias = "pymysql.connections.Connection[DictCursor]"
 _LOST = {2002, 2003, 2006, 2013, 2055, 1927, 1053, 1152, 1158, 1159, 1160, 1161, 4031}
 """Client and server errors that mean "no connection": refused, gone away, lost in mid-query, killed, shutting down."""
 
-_REFUSED = {1021, 1030, 1040, 1044, 1047, 1114, 1142, 1143, 1203, 1226, 1290, 1317, 1792, 1836, 1969}
+_REFUSED = {1021, 1030, 1040, 1044, 1047, 1114, 1142, 1143, 1180, 1203, 1226, 1290, 1317, 1792, 1836, 1969}
 """It answers, but cannot do it: disk or table full, no privilege, too many connections, read only, out of its Galera
-cluster, a statement that was killed.
+cluster (1180: that happened in the middle of a commit), a statement that was killed.
 """
 
 _NO_TABLE = {1054, 1146}
@@ -36,7 +36,10 @@ _NO_TABLE = {1054, 1146}
 _AGAIN = {1213, 1205, 1020}
 """Deadlock (on Galera also a certification failure), lock wait timeout, changed since read: repeat the transaction."""
 
-_ATTEMPTS = 20
+_PATIENCE_S = 120.0
+"""So long a transaction is repeated. Time, not attempts: on a Galera cluster a row lock holds on one node, and whoever
+wants the row that the other nodes change all the time may lose forty times in a row, in half a minute.
+"""
 
 _SILENT_S = 20
 """A transaction that says nothing for so long is rolled back by MariaDB: a service that is paused in the middle of one
@@ -106,7 +109,8 @@ class Database:
         return self._repeated(statement, autocommit=True)
 
     def _repeated(self, work: Callable[[Connection], T], *, autocommit: bool) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
+        give_up_at, pause_s = time.monotonic() + _PATIENCE_S, 0.004
+        while True:
             try:
                 with self._borrowed(autocommit) as connection:
                     return work(connection)
@@ -114,13 +118,13 @@ class Database:
                 code = error.args[0] if error.args else 0
                 if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
                     raise self._unavailable(error) from error
-                if code in _AGAIN and attempt < _ATTEMPTS:
-                    time.sleep(min(0.002 * 2**attempt, 0.2))
+                if code in _AGAIN and time.monotonic() < give_up_at:
+                    time.sleep(pause_s)
+                    pause_s = min(2 * pause_s, 0.05)
                     continue
                 if code in _REFUSED | _NO_TABLE | _AGAIN:
                     raise self._refused(error, code) from error
                 raise
-        raise AssertionError("unreachable")
 
     @contextmanager
     def _borrowed(self, autocommit: bool) -> Iterator[Connection]:
@@ -186,7 +190,11 @@ class Database:
         )
 
     def _refused(self, error: Exception, code: int) -> DependencyUnavailable:
-        cure = "run 'esxprov db upgrade'" if code in _NO_TABLE else "see to its privileges, its disk and its settings"
+        cure = "see to its privileges, its disk and its settings"
+        if code in _NO_TABLE:
+            cure = "run 'esxprov db upgrade'"
+        elif code in _AGAIN:
+            cure = f"others have changed the same rows for {_PATIENCE_S:g} s"
         return DependencyUnavailable(
             f"the database {self.config.address} refuses user {self.config.user!r}: {error.args[1]}; {cure}"
         )

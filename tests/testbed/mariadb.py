@@ -70,13 +70,16 @@ class MariaDb(Server):
         run([*install, "--auth-root-authentication-method=normal", "--skip-name-resolve", "--innodb-log-file-size=4M"])
 
     def _spawn(self) -> Child:
-        command = ["mariadbd", "--no-defaults", *self._as_root, f"--datadir={self._data}", f"--socket={self.socket}"]
-        command += [f"--pid-file={self.scratch.path}/pid", f"--port={self.port}", f"--bind-address={self.host}"]
-        command += ["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=4M"]
+        command = ["mariadbd", "--no-defaults", *self._options()]
+        return Child(command, self.log, ready=r"mariadbd: ready for connections")
+
+    def _options(self) -> list[str]:
+        options = [*self._as_root, f"--datadir={self._data}", f"--socket={self.socket}"]
+        options += [f"--pid-file={self.scratch.path}/pid", f"--port={self.port}", f"--bind-address={self.host}"]
+        options += ["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=4M"]
         # No fsync anywhere: what is killed here is the process, never the machine.
-        command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"]
-        command += [self._tmpdir, "--skip-log-bin", "--performance-schema=0", f"--sql-mode={self.sql_mode}"]
-        return Child(command, self.log, ready=r"ready for connections")
+        options += ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"]
+        return [*options, self._tmpdir, "--skip-log-bin", "--performance-schema=0", f"--sql-mode={self.sql_mode}"]
 
     @property
     def _tmpdir(self) -> str:
