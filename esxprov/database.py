@@ -5,8 +5,7 @@ from __future__ import annotations
 import queue
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -89,14 +88,10 @@ def together(cursor: Cursor, statements: Sequence[Statement]) -> list[Answer]:
     So a COMMIT at the end is done if all went well, and whoever holds a lock waits for no answer in between.
     """
     cursor.execute(";".join([cursor.mogrify(one.sql, one.values or None) for one in statements]))
-    answers = [_answer(cursor)]
+    answers = [Answer(cursor.rowcount, cursor.lastrowid or 0, rows(cursor))]
     while cursor.nextset():
-        answers.append(_answer(cursor))
+        answers.append(Answer(cursor.rowcount, cursor.lastrowid or 0, rows(cursor)))
     return answers
-
-
-def _answer(cursor: Cursor) -> Answer:
-    return Answer(cursor.rowcount, cursor.lastrowid or 0, rows(cursor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +157,15 @@ class Database:
     def _repeated(self, work: Callable[[Connection], T], *, autocommit: bool) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._borrowed(autocommit) as connection:
-                    return work(connection)
+                connection = self._take(autocommit)
+                try:
+                    result = work(connection)
+                except BaseException:
+                    # Closing rolls back on the server too, and unlike ROLLBACK it cannot fail on a broken connection.
+                    connection.close()
+                    raise
+                self._idle[autocommit].put((connection, time.monotonic()))
+                return result
             except pymysql.err.Error as error:
                 code = error.args[0] if error.args else 0
                 if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
@@ -177,17 +179,6 @@ class Database:
                     raise Unmet(error.args[1]) from error
                 raise
         raise AssertionError("unreachable")
-
-    @contextmanager
-    def _borrowed(self, autocommit: bool) -> Iterator[Connection]:
-        connection = self._take(autocommit)
-        try:
-            yield connection
-        except BaseException:
-            # Closing rolls back on the server too, and unlike ROLLBACK it cannot fail on a broken connection.
-            connection.close()
-            raise
-        self._idle[autocommit].put((connection, time.monotonic()))
 
     def _take(self, autocommit: bool) -> Connection:
         while True:

@@ -81,7 +81,7 @@ class Bare:
             Claim(str(uuid.uuid4()), farm.key(host), number, ram_mb, cpus, event if first == 0 else "")
             for first, (host, ram_mb, cpus) in enumerate(rows)
         ]
-        token = self._lock()
+        token = self._begin()
         for claim in claims:
             values = (claim.ram_mb, claim.cpus, farm.most_ram_mb, farm.most_cpus, claim.host.endpoint, claim.host.moid)
             matched = cursor.execute(
@@ -109,7 +109,7 @@ class Bare:
         return claims
 
     def release(self, claims: Sequence[Claim]) -> None:
-        token = self._lock()
+        token = self._begin()
         for claim in claims:
             self._cursor.execute(
                 "UPDATE esxprov_host SET used_ram_mb = used_ram_mb - %s, used_cpus = used_cpus - %s "
@@ -123,7 +123,8 @@ class Bare:
         )
         self._connection.commit()
 
-    def _lock(self) -> int:
+    def _begin(self) -> int:
+        self._cursor.execute("BEGIN")
         self._cursor.execute(
             "INSERT INTO esxprov_domain (name, token) VALUES ('all', LAST_INSERT_ID(1)) "
             "ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(token + 1)"
@@ -141,7 +142,7 @@ class Ours:
         self._farm = farm
         self._rng = random.Random(worker)
         self._worker = worker
-        self._used: dict[HostKey, tuple[int, int]] = {farm.key(number): (0, 0) for number in range(farm.hosts)}
+        self._used = {farm.key(number): [0, 0] for number in range(farm.hosts)}  # RAM in MB, vCPUs
         self._hosts = list(self._used)
         self._claims = Claims(Database(config), f"worker {worker}")
         self._claims.listen(self._changed)
@@ -151,8 +152,9 @@ class Ours:
     def _changed(self, before: Claim | None, after: Claim | None) -> None:
         for claim, sign in ((before, -1), (after, 1)):
             if claim is not None:
-                ram_mb, cpus = self._used[claim.host]
-                self._used[claim.host] = ram_mb + sign * claim.ram_mb, cpus + sign * claim.cpus
+                used = self._used[claim.host]
+                used[0] += sign * claim.ram_mb
+                used[1] += sign * claim.cpus
 
     def take(self, number: int, vms: Sequence[Vm]) -> list[Claim]:
         """Each VM on the next host with room, from a random one on."""
@@ -166,11 +168,11 @@ class Ours:
     def _decide(self, _: Ledger, number: int, vms: Sequence[Vm]) -> Proposal[bool]:
         farm = self._farm
         rooms: list[Room] = []
-        chosen: dict[HostKey, tuple[int, int]] = {}
+        chosen: dict[HostKey, list[int]] = {}
         for ram_mb, cpus in vms:
             for host in self._hosts_from(self._rng.randrange(farm.hosts)):
                 used = chosen.get(host) or self._used[host]
-                after = used[0] + ram_mb, used[1] + cpus
+                after = [used[0] + ram_mb, used[1] + cpus]
                 if after[0] <= farm.most_ram_mb and after[1] <= farm.most_cpus:
                     break
             else:

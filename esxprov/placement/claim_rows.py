@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from esxprov.database import FAILS, Cursor, Statement, Unmet, matched, rows, together
@@ -128,9 +129,8 @@ def give_back(claim_ids: Sequence[str]) -> Statement:
     """Take claims that are about to be released, those that were not before, off the sums of their hosts."""
     return Statement(
         "INSERT INTO esxprov_host (endpoint, moid, used_ram_mb, used_cpus) "
-        "SELECT c.endpoint, c.moid, -SUM(c.ram_mb), -SUM(c.cpus) FROM esxprov_claim c "
-        f"WHERE c.id IN {_places(claim_ids)} AND c.state <> 'released' "
-        f"GROUP BY c.endpoint, c.moid ORDER BY c.endpoint, c.moid {_ADDED}",
+        "SELECT c.endpoint, c.moid, -CAST(c.ram_mb AS SIGNED), -CAST(c.cpus AS SIGNED) FROM esxprov_claim c "
+        f"WHERE c.id IN {_places(claim_ids)} AND c.state <> 'released' ORDER BY c.endpoint, c.moid {_ADDED}",
         claim_ids,
     )
 
@@ -348,10 +348,13 @@ def _parsed(found: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 _STATES = {state.value: state for state in ClaimState}
 
+_host = lru_cache(maxsize=100_000)(HostKey)
+"""One key for a host, because one that is the same is found faster than one that is equal."""
+
 
 def _claim_of(parts: list[Any]) -> Claim:
     claim_id, endpoint, moid, computer, ram_mb, cpus, event, state, *rest = parts
-    return Claim(claim_id, HostKey(endpoint, moid), computer, ram_mb, cpus, event, _STATES[state], *rest)
+    return Claim(claim_id, _host(endpoint, moid), computer, ram_mb, cpus, event, _STATES[state], *rest)
 
 
 def _places(values: Collection[Any]) -> str:

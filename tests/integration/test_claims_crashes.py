@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,14 +12,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from benchmarks.placement import claim_crashes
+from benchmarks.placement.claim_work import Farm
 from esxprov.database import Cursor, Database, DatabaseConfig
 from esxprov.placement.claims import Claims
-from esxprov.placement.wants import Want
 from tests.integration.claims_rig import (
     bad_hosts,
     claim_of,
     database_at,
-    end_leases,
     first_fit,
     never,
     opened,
@@ -129,58 +128,9 @@ def test_a_process_killed_while_it_releases_has_released_all_or_nothing_and_bloc
     assert used(database) == {"esx1": (0, 0)}
 
 
-def hammer(socket: str, number: int, rounds: int, tell: Connection) -> None:
-    """Take and release at random, near the capacity, and clusters too. Tells (taken, refused, ids still held)."""
-    rng = random.Random(number)
-    claims = Claims(database_at(socket), f"process {number}")
-    held: list[list[str]] = []
-    count = refused = 0
-    for turn in range(rounds):
-        if held and rng.random() < 0.4:
-            claims.release_many(held.pop(rng.randrange(len(held))))
-            continue
-        ram_mb, cpus = rng.choice([(256, 1), (512, 1), (1024, 2)])
-        first = 1 + 1000 * (number * rounds + turn)
-        computers = range(first, first + (rng.randint(3, 8) if rng.random() < 0.2 else 1))
-        taken = claims.take(Want(f"{number}-{turn}", first, 0, first_fit(computers, ram_mb, cpus)))
-        if taken.claim is None:
-            refused += 1
-        else:
-            count += 1
-            held.append([taken.claim.id, *(claim.id for claim in taken.waiting)])
-    tell.send((count, refused, {claim_id for ids in held for claim_id in ids}))
-
-
-def test_sixteen_processes_of_which_some_are_killed_never_over_commit(
-    claims: Claims, database: Database, mariadb: MariaDb
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    ends = [context.Pipe(duplex=False) for _ in range(16)]
-    processes = [
-        context.Process(target=hammer, args=(str(mariadb.socket), number, 60, tell))
-        for number, (_, tell) in enumerate(ends)
-    ]
-    for process in processes:
-        process.start()
-    rng = random.Random(1)
-    doomed = processes[:5]
-    samples = 0
-    while any(process.is_alive() for process in processes):
-        assert bad_hosts(database) == []
-        samples += 1
-        # When those that are to be killed are at work: each has a claim that is held, and is seen in the table.
-        if doomed and len(claims.all()) > 5 and rng.random() < 0.3:
-            doomed.pop().kill()
-    for process in processes:
-        process.join()
-    told = [hear.recv() for (hear, _), process in zip(ends, processes, strict=True) if process.exitcode == 0]
-    assert {process.exitcode for process in processes} == {0, -signal.SIGKILL}
-    assert samples > 10
-    assert sum(count for count, _, _ in told) > 50
-    assert sum(refused for _, refused, _ in told) > 20
-    held = set().union(*(ids for _, _, ids in told))
-    left = {claim.id for claim in claims.all()}
-    assert held <= left
-    end_leases(mariadb)
-    claims.release_many([claim.id for claim in claims.expired()])
-    assert (claims.all(), set(used(database).values())) == ([], {(0, 0)})
+def test_sixteen_processes_near_capacity_of_which_some_are_killed_keep_all_promises(mariadb: MariaDb) -> None:
+    with opened(mariadb) as database:
+        farm = Farm(hosts=6, most_ram_mb=16 * 1024, most_cpus=32, held=4)
+        outcome = claim_crashes.run(mariadb, database.config, farm, kills=12, full=0.5)
+    assert outcome.is_clean, outcome
+    assert min(outcome.samples, outcome.placed, outcome.refused) > 10
