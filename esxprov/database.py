@@ -59,9 +59,8 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To a statement: rows that it matched (or, inserting, changed), the id that LAST_INSERT_ID was given, its rows."""
+    """To a statement: the id that LAST_INSERT_ID was given, 0 if none was, and its rows."""
 
-    matched: int
     last_id: int
     rows: list[dict[str, Any]]
 
@@ -88,9 +87,9 @@ def together(cursor: Cursor, statements: Sequence[Statement]) -> list[Answer]:
     So a COMMIT at the end is done if all went well, and whoever holds a lock waits for no answer in between.
     """
     cursor.execute(";".join([cursor.mogrify(one.sql, one.values or None) for one in statements]))
-    answers = [Answer(cursor.rowcount, cursor.lastrowid or 0, rows(cursor))]
+    answers = [Answer(cursor.lastrowid or 0, rows(cursor))]
     while cursor.nextset():
-        answers.append(Answer(cursor.rowcount, cursor.lastrowid or 0, rows(cursor)))
+        answers.append(Answer(cursor.lastrowid or 0, rows(cursor)))
     return answers
 
 

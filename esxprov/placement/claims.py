@@ -2,8 +2,10 @@
 
 Every change of capacity or of a claim takes one row first, then the hosts' in the order of their keys, then the
 claims': so decisions are made one after the other on fresh claims, no two changes can deadlock, and the order in which
-changes are committed is that of their tokens. The conditional UPDATE of the hosts is the invariant that holds even if
-somebody comes past that row. Not GET_LOCK: it is bound to a connection, survives COMMIT, and Galera refuses it.
+changes are committed is that of their tokens. The limit of each host's sums is the invariant that holds even if
+somebody comes past that row. Whoever holds it says all that is left to say, COMMIT included, in one packet: others wait
+for its decision, but for none of its round trips. Not GET_LOCK: it is bound to a connection, survives COMMIT, and
+Galera refuses it.
 """
 
 from __future__ import annotations
@@ -84,8 +86,9 @@ class Claims:
 
     def release_many(self, claim_ids: Collection[str], evidence: str = "") -> None:
         """As `release`, in one transaction."""
-        self._change(claim_ids, ClaimState.RELEASED)
-        log.info("given back%s: %s", evidence and f", {evidence}", ", ".join(claim_ids))
+        if claim_ids:
+            self._change(claim_ids, ClaimState.RELEASED)
+            log.info("given back%s: %s", evidence and f", {evidence}", ", ".join(claim_ids))
 
     def mark(self, claim_id: str, state: ClaimState) -> None:
         """Change a claim's state; its capacity stays taken. Released already is fine."""
@@ -94,8 +97,7 @@ class Claims:
         self._change([claim_id], state)
 
     def _change(self, claim_ids: Collection[str], state: ClaimState) -> None:
-        if claim_ids:
-            self._batches.ask(_Asked(_Change(tuple(claim_ids), state)))
+        self._batches.ask(_Asked(_Change(tuple(claim_ids), state)))
 
     def _answer(self, batch: Sequence[_Asked]) -> list[_Answer | Exception]:
         """In the order of the batch."""
@@ -107,7 +109,9 @@ class Claims:
                     self._answer_together(left)
                 except Unmet:
                     self._mirror.drop()
-                    self._count(self._refused(left))
+                    # Whoever wants no room is not to blame, and need not wait until it is clear who is.
+                    self._answer_together([one for one in left if isinstance(one.question, _Change)])
+                    self._count(self._refused([one for one in left if one.answer is None]))
                 finally:
                     self._mirror.undo()
         return [asked.answer for asked in batch if asked.answer is not None]
@@ -121,15 +125,15 @@ class Claims:
                     if states.get(claim_id) is not ClaimState.RELEASED:
                         states[claim_id] = one.question.state
         wants = [(one, one.question) for one in batch if isinstance(one.question, Want)]
+        answers: list[_Answer | Exception] = []
         if wants:
             self._mirror.load()
             answers = self._database.run(partial(self._take, wants=wants, states=states), commits=True)
             self._mirror.keep()
-        else:
+        elif states:
             # Nobody has to know the claims, and all is said in one round trip.
             statements = [claim_rows.LOCK, *Draft(states).statements(self._owner), COMMIT]
             self._database.run(partial(together, statements=statements), commits=True)
-            answers = []
         for asked in batch:
             asked.answer = True
         for (asked, _), answer in zip(wants, answers, strict=True):
@@ -312,9 +316,9 @@ def _statements(corrections: Sequence[Correction], owner: str) -> list[Statement
             added[one.after.host].add(one.after.ram_mb, one.after.cpus)
             if one.before:
                 added[one.before.host].add(-one.before.ram_mb, -one.before.cpus)
-    found = Draft(dict.fromkeys(freed, ClaimState.RELEASED)).statements(owner)
+    found = [claim_rows.give_back(freed)] if freed else []
     found += [claim_rows.adjust(added)] if added else []
+    found += [claim_rows.mark(freed, ClaimState.RELEASED)] if freed else []
     found += [claim_rows.change(claim) for claim in changed]
-    if new:
-        found += [claim_rows.make_way([claim.id for claim in new]), claim_rows.insert(new, owner)]
+    found += [claim_rows.make_way([claim.id for claim in new]), claim_rows.insert(new, owner)] if new else []
     return found

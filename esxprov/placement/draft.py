@@ -14,7 +14,7 @@ from esxprov.placement.wants import Room
 
 @dataclass(slots=True)
 class Draft:
-    """`states` are new ones of claims, by id; they are written first: what is released is free for the wants."""
+    """`states` are new ones of claims, by id; what is released by them is free for the wants."""
 
     states: Mapping[str, ClaimState]
     made: list[Claim] = field(default_factory=list)
@@ -36,12 +36,11 @@ class Draft:
 
     def statements(self, owner: str) -> list[Statement]:
         """To be executed in this order, under the lock. One of them fails with Unmet if a row is not as it was read."""
-        found: list[Statement] = []
-        if released := self._of(ClaimState.RELEASED):
-            found.append(claim_rows.give_back(released))
+        released = self._of(ClaimState.RELEASED)
+        found = [claim_rows.give_back(released)] if released else []
+        found += [claim_rows.occupy(self.bookings)] if self.bookings else []
         found += [claim_rows.mark(self._of(state), state) for state in dict.fromkeys(self.states.values())]
-        if self.bookings:
-            found += [claim_rows.occupy(self.bookings), claim_rows.insert(self.made, owner)]
+        found += [claim_rows.insert(self.made, owner)] if self.made else []
         for claim in self.adopted:
             found += claim_rows.adopt(claim, owner)
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -128,9 +128,11 @@ def ledger_of(claims: Claims) -> set[Claim]:
 
 
 @contextmanager
-def one_batch(claims: Claims, wants: Sequence[Want[str]]) -> Iterator[list[Any]]:
-    """These are decided in one transaction: they come while an earlier one is decided. Yields who may answer how."""
-    answers: list[Any] = [None] * len(wants)
+def one_batch(claims: Claims, questions: Sequence[Want[str] | Callable[[], object]]) -> Iterator[list[Any]]:
+    """These are one transaction, because they come while an earlier want is decided: wants, and what changes claims.
+    Yields their answers in their order, or what was raised.
+    """
+    answers: list[Any] = [None] * len(questions)
     deciding, may_go_on = threading.Event(), threading.Event()
 
     def slow(*_: object) -> Proposal[str]:
@@ -138,17 +140,18 @@ def one_batch(claims: Claims, wants: Sequence[Want[str]]) -> Iterator[list[Any]]
         assert may_go_on.wait(30)
         return Proposal("no")
 
-    def take(number: int) -> None:
+    def ask(number: int) -> None:
+        question = questions[number]
         try:
-            answers[number] = claims.take(wants[number])
+            answers[number] = claims.take(question) if isinstance(question, Want) else question()
         except Exception as error:
             answers[number] = error
 
-    with ThreadPoolExecutor(1 + len(wants)) as threads:
+    with ThreadPoolExecutor(1 + len(questions)) as threads:
         threads.submit(claims.take, want(999, slow))
         assert deciding.wait(30)
-        for number in range(len(wants)):
-            threads.submit(take, number)
+        for number in range(len(questions)):
+            threads.submit(ask, number)
             while len(claims._batches._queue) <= number:
                 threading.Event().wait(0.001)
         may_go_on.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from tests.integration.claims_rig import (
     never,
     one_batch,
     opened,
+    state_of,
     token,
     used,
     want,
@@ -189,6 +191,44 @@ def test_a_want_that_chooses_a_full_host_fails_and_those_that_came_with_it_do_no
         assert [getattr(answer, "code", None) for answer in answers] == [None, "no_capacity", None]
     assert {claim.computer_id for claim in claims.all()} == {1, 3}
     assert bad_hosts(database) == []
+
+
+def test_what_is_given_back_is_free_for_a_want_that_comes_with_it(claims: Claims, database: Database) -> None:
+    old, kept = (claim_of(claims.take(want(number, always(claim_on(KEY, number, 2000))))) for number in (1, 2))
+    before = token(database)
+    new = want(3, first_fit([3], 2000, hosts=[KEY]))
+    with one_batch(claims, [new, partial(claims.release, old.id)]) as answers:
+        assert claim_of(answers[0]).host == KEY
+    assert {claim.computer_id for claim in claims.all()} == {2, 3}
+    assert token(database) == before + 2
+    assert ledger_of(claims) == {kept, answers[0].claim}
+    assert bad_hosts(database) == []
+
+
+def test_what_is_given_back_is_so_although_a_want_that_came_with_it_chooses_a_full_host(
+    claims: Claims, database: Database
+) -> None:
+    old = claim_of(claims.take(want(1)))
+    with one_batch(claims, [want(2, always(claim_on(KEY, 2, 9000))), partial(claims.release, old.id)]) as answers:
+        assert answers[0].code == "no_capacity"
+        assert answers[1] is None
+    assert (claims.all(), used(database)) == ([], {"esx1": (0, 0)})
+    assert ledger_of(claims) == set()
+
+
+@pytest.mark.parametrize("first", ["release", "mark"])
+def test_a_claim_that_is_marked_and_given_back_at_once_is_given_back(
+    claims: Claims, database: Database, first: str
+) -> None:
+    claim = claim_of(claims.take(want(1)))
+    changes = {
+        "release": partial(claims.release, claim.id),
+        "mark": partial(claims.mark, claim.id, ClaimState.RUNNING),
+    }
+    with one_batch(claims, [changes.pop(first), *changes.values(), want(2)]):
+        pass
+    assert (state_of(database, claim), used(database)) == ("released", {"esx1": (1000, 1)})
+    assert {one.computer_id for one in ledger_of(claims)} == {2}
 
 
 def test_each_claim_of_a_batch_keeps_to_its_own_limit(claims: Claims, database: Database) -> None:
