@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.placement import azure, campus, clusters, huawei, speed, stale
+from benchmarks.placement import azure, campus, clusters, huawei, speed, stale, traces
 from benchmarks.placement.parts import Options
 from benchmarks.placement.targets import summary
 
@@ -30,6 +30,10 @@ def main() -> None:
     parser.add_argument("--load", type=float, action="append", help="of the campus, at the peak; repeatable (1.0, 1.1)")
     parser.add_argument("--traces", type=Path, metavar="FOLDER", help="where the files are that traces.py names")
     chosen = parser.parse_args()
+    if chosen.seeds < 1 or min(chosen.load or [1]) <= 0:
+        parser.error("--seeds and --load must be positive")
+    if chosen.traces and (missing := [name for name in traces.FILES if not (chosen.traces / name).is_file()]):
+        parser.error(f"--traces: there is no {missing[0]} in {chosen.traces}")
     options = Options(chosen.seeds, tuple(chosen.load or (1.0, 1.1)), chosen.traces)
     figures = [figure for part in chosen.only or _PARTS for figure in _PARTS[part](options)]
     print(f"\n{summary(figures)}")

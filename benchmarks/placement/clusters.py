@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from benchmarks.placement import workload
 from benchmarks.placement.campus import IMAGES
+from benchmarks.placement.ours import state
 from benchmarks.placement.packing import packing
 from benchmarks.placement.parts import Options
 from benchmarks.placement.rows import Host
 from benchmarks.placement.targets import Figure, at_least, at_most
-from esxprov.model import HostKey
 from esxprov.placement.farm import Farm
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest
@@ -82,27 +82,9 @@ class Case:
         ]
 
     def _state(self, number: int) -> HostState:
-        host, there = self.hosts[number], self.residents[number]
-        cpus, ram_mb = (int(each) for each in there @ _SIZES)
-        return HostState(
-            key=HostKey("", host.name),
-            name=host.name,
-            state="connected",
-            maintenance=False,
-            ram_mb=host.ram_mb,
-            ram_used_mb=0,
-            reserved_ram_mb=0,
-            ram_ratio=1.0,
-            cpu_threads=host.cpus,
-            cpu_ratio=1.0,
-            promised_ram_mb=ram_mb,
-            promised_cpus=cpus,
-            residents={
-                (image.ram_mb, image.cpus): int(many)
-                for image, many in zip(workload.CATALOGUE, there, strict=True)
-                if many
-            },
-        )
+        sizes = [(image.ram_mb, image.cpus) for image in workload.CATALOGUE]
+        there = zip(sizes, self.residents[number].tolist(), strict=True)
+        return state(self.hosts[number], {size: many for size, many in there if many})
 
 
 def case(seed: int, count: int) -> Case:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,10 +14,10 @@ import numpy.typing as npt
 
 from benchmarks.placement import workload
 from benchmarks.placement.campus import IMAGES
+from benchmarks.placement.ours import state
 from benchmarks.placement.parts import Options
 from benchmarks.placement.rows import Host
 from benchmarks.placement.targets import Figure, at_most
-from esxprov.model import HostKey
 from esxprov.placement.farm import Farm
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest
@@ -27,6 +28,7 @@ _MANY, _FEW = 10_000, 20
 _ROUNDS, _DECISIONS = 5, 2_000
 
 _SHARES = np.array([image.share for image in workload.CATALOGUE])
+_SIZES = np.array([(image.ram_mb, image.cpus) for image in workload.CATALOGUE], dtype=np.int64)
 _NOWHERE = np.iinfo(np.int64).max
 
 
@@ -40,21 +42,10 @@ class Steady:
         self._there: list[tuple[int, PlacementRequest]] = []
 
     def _state(self, host: Host) -> HostState:
-        used_ram, used_cpus = self._random.uniform(0.5, 0.9, 2)
-        return HostState(
-            key=HostKey("", host.name),
-            name=host.name,
-            state="connected",
-            maintenance=False,
-            ram_mb=host.ram_mb,
-            ram_used_mb=0,
-            reserved_ram_mb=0,
-            ram_ratio=1.0,
-            cpu_threads=host.cpus,
-            cpu_ratio=1.0,
-            promised_ram_mb=int(host.ram_mb * used_ram) // 1024 * 1024,
-            promised_cpus=int(host.cpus * used_cpus),
-        )
+        drawn = self._random.choice(len(_SHARES), 64, p=_SHARES)
+        level = self._random.uniform(0.5, 0.9)
+        fit = (_SIZES[drawn].cumsum(axis=0) <= (level * host.ram_mb, level * host.cpus)).all(axis=1)
+        return state(host, Counter((int(ram_mb), int(cpus)) for ram_mb, cpus in _SIZES[drawn[fit]]))
 
     def decide_ns(self) -> list[int]:
         """The time of each decision with its claim; what others' going makes out of date is refreshed in it."""

@@ -19,6 +19,8 @@ import numpy as np
 from benchmarks.placement.demand import thinned
 from benchmarks.placement.rows import Host, Request, Vm
 
+FILES = ("azure_v1_dev.csv.gz", "huawei_C1.csv", "huawei_C2.csv", "huawei_hosts_free.csv")
+
 
 def azure(folder: Path, hosts: Sequence[Host], load: float, seed: int, most_vms: int = 12) -> list[Request]:
     """What tenants of Azure created together comes together, at most `most_vms`; left out at random down to `load`."""
