@@ -271,11 +271,20 @@ class VclInventory:
 
         return self._database.single(ask)
 
+    def members(self, reservation_id: int, profile: str) -> list[Promised]:
+        """What VCL gave to the request of a reservation, that one included, on computers of a VM host profile that the
+        same engine provisions. Images go by the names of their revisions. Empty if VCL does not know the reservation.
+        """
+        return self._promised(_MEMBERS, {"reservation": reservation_id, "profile": profile})
+
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
+        return self._promised(_PROMISED, {"profile": profile, "states": _HOLDING})
+
+    def _promised(self, question: str, values: dict[str, Any]) -> list[Promised]:
 
         def ask(cursor: Cursor) -> list[Promised]:
-            cursor.execute(_PROMISED, {"profile": profile, "states": _HOLDING})
+            cursor.execute(question, values)
             return [
                 Promised(
                     reservation_id=int(row["reservation_id"]),
@@ -291,10 +300,8 @@ class VclInventory:
         return self._database.single(ask)
 
 
-_IMAGE = (
-    "i.name, i.prettyname, GREATEST(i.minram, o.minram) AS ram_mb, GREATEST(1, i.minprocnumber) AS cpus, "
-    "i.size AS disk_mb"
-)
+_SIZES = "i.prettyname, GREATEST(i.minram, o.minram) AS ram_mb, GREATEST(1, i.minprocnumber) AS cpus, i.size AS disk_mb"
+_IMAGE = f"i.name, {_SIZES}"
 
 _HOLDING = (
     "new", "reserved", "classreserved", "inuse", "imageinuse", "serverinuse", "servermodified", "rebootsoft",
@@ -325,6 +332,19 @@ SELECT p.reservation_id, p.promised_group, p.computerid AS computer_id, UNIX_TIM
 FROM promised p JOIN computer c ON c.id = p.computerid JOIN vmhost h ON h.id = c.vmhostid
 JOIN vmprofile f ON f.id = h.vmprofileid JOIN image i ON i.id = p.imageid JOIN OS o ON o.id = i.OSid
 WHERE f.profilename = %(profile)s ORDER BY starts_at, p.promised_group, p.reservation_id, p.computerid
+"""
+
+
+_MEMBERS = f"""
+SELECT v.id AS reservation_id, CONCAT('request-', v.requestid) AS promised_group, v.computerid AS computer_id,
+  UNIX_TIMESTAMP(q.start) AS starts_at, IF(q.end >= {_ENDLESS}, NULL, UNIX_TIMESTAMP(q.end)) AS ends_at,
+  r.imagename AS name, {_SIZES}
+FROM reservation mine JOIN computer own ON own.id = mine.computerid
+JOIN reservation v ON v.requestid = mine.requestid JOIN request q ON q.id = v.requestid
+JOIN computer c ON c.id = v.computerid AND c.provisioningid = own.provisioningid
+JOIN vmhost h ON h.id = c.vmhostid JOIN vmprofile f ON f.id = h.vmprofileid
+JOIN imagerevision r ON r.id = v.imagerevisionid JOIN image i ON i.id = v.imageid JOIN OS o ON o.id = i.OSid
+WHERE mine.id = %(reservation)s AND f.profilename = %(profile)s ORDER BY v.id
 """
 
 

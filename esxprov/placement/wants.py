@@ -57,7 +57,7 @@ class Want(Generic[D]):
     event_id: str
     computer_id: int
     reservation_id: int
-    decide: Decide[D] = field(compare=False)
+    decide: Decide[D] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
