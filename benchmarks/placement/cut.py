@@ -65,7 +65,7 @@ def best_strict(load: float) -> Cut:
 
 def best_overbooked(load: float) -> Cut:
     """One to four sizes, more slots than RAM: it is VMhostCheck that keeps the host from too many."""
-    return _best(load, (few for count in range(4) for few in combinations((2, 4, 8, 12), count)), (1.25, 1.5, 2.0, 3.0))
+    return _best(load, (few for count in range(4) for few in combinations((4, 8, 12), count)), (1.25, 1.5, 2.0, 3.0))
 
 
 def _best(load: float, smaller_gb: Iterable[tuple[int, ...]], booked: Sequence[float]) -> Cut:

@@ -38,8 +38,8 @@ class Watched:
         placed = self._placer.place(request, now)
         if placed is not None and request.max_per_host is not None:
             for host in placed.values():
-                self._there[request.group, host] += 1
-                self.broken += self._there[request.group, host] > request.max_per_host
+                self._there[request.name, host] += 1
+                self.broken += self._there[request.name, host] > request.max_per_host
         return placed
 
     def remove(self, vm: str) -> None:

@@ -43,9 +43,8 @@ class Ours:
 
     def place(self, request: Request, now: int) -> dict[str, str] | None:
         """As `Placer.place`."""
-        group = request.group or request.name
         asked = [
-            PlacementRequest(vm.name, vm.ram_mb, vm.cpus, group=group, max_per_host=request.max_per_host)
+            PlacementRequest(vm.name, vm.ram_mb, vm.cpus, group=request.name, max_per_host=request.max_per_host)
             for vm in request.vms
         ]
         found = place(self.farm, asked, self._budget_s)

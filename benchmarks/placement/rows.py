@@ -28,14 +28,13 @@ class Vm:
 class Request:
     """VMs that come together at `time_s`, all or none; at most `max_per_host` may share a host (None: any number).
 
-    With a `group`, all of the group count for that, whenever they came.
+    VMs of all requests of one name count together for that, whenever they come.
     """
 
     name: str
     time_s: int
     vms: tuple[Vm, ...]
     max_per_host: int | None = None
-    group: str = ""
 
     @property
     def ram_mb(self) -> int:

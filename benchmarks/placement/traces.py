@@ -60,8 +60,9 @@ def huawei(folder: Path, name: str) -> list[Request]:
     for (strategy, group), together in groupby(rows, lambda row: (row["strategy"], row["group"])):
         vms = [Vm(f"{name}-{row['seq']}", int(row["flavor_vcpus"]), _mb(row["flavor_ram"]), None) for row in together]
         for batch in [tuple(vms)] if group else [(vm,) for vm in vms]:
-            apart = (1, f"apart {group}") if strategy == "anti-affinity" else (None, "")
-            requests.append(Request(batch[0].name, len(requests), batch, *apart))
+            apart = strategy == "anti-affinity"
+            called = f"apart-{group}" if apart else batch[0].name
+            requests.append(Request(called, len(requests), batch, 1 if apart else None))
     return requests
 
 

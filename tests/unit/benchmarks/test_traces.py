@@ -29,7 +29,7 @@ def test_consecutive_rows_of_a_group_come_together_and_anti_affinity_lasts(tmp_p
         ["C1-5"],
     ]
     assert [request.max_per_host for request in found] == [None, None, 1, None, 1]
-    assert found[2].group == found[4].group != found[3].group
+    assert found[2].name == found[4].name != found[3].name
     assert found[2].vms[0] == Vm("C1-2", 2, 4096, None)
 
 
@@ -52,6 +52,6 @@ class OneHost:
 def test_vms_of_one_group_on_one_host_are_counted_as_a_broken_rule() -> None:
     watched = Watched(OneHost())
     for name in "abc":
-        watched.place(Request(name, 0, (Vm(name, 1, 1, None),), 1, "apart"), 0)
+        watched.place(Request("apart", 0, (Vm(name, 1, 1, None),), 1), 0)
     watched.place(Request("free", 0, (Vm("free", 1, 1, None),)), 0)
     assert watched.broken == 2
