@@ -53,7 +53,7 @@ def farm_of(snapshot: Snapshot) -> Farm:
     """The snapshot's hosts, to decide on."""
     promises = Promises(snapshot.claims, snapshot.vms)
     states = [snapshot.state(host, promises) for host in snapshot.hosts]
-    return Farm(states, snapshot.rules, snapshot.catalogue, pending(snapshot, promises))
+    return Farm(states, snapshot.rules, snapshot.catalogue, pending(snapshot, promises), snapshot.at)
 
 
 def pending(snapshot: Snapshot, promises: Promises) -> Counter[str]:
