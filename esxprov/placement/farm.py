@@ -22,10 +22,10 @@ from esxprov.placement.departures import Departures
 from esxprov.placement.filters import FILTERS, STANDING, refusal
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest
-from esxprov.placement.scores import Hosts, LostScarcePlaces, Numbers
+from esxprov.placement.scores import LostScarcePlaces, Numbers, Score
 from esxprov.placement.snapshot import Rules, Size
 
-FULL = np.iinfo(np.int64).max
+FULL = scores.FULL
 """The cost of a host that a rule refuses."""
 
 _MOST_ROWS = 64
@@ -87,10 +87,10 @@ class Farm:
         self.catalogue = tuple(catalogue)
         self.groups: defaultdict[str, dict[int, int]] = defaultdict(dict)  # group -> host -> how many
         count = len(self.hosts)
-        self._free, self._whole, self._fits = np.zeros((3, 2, count), np.int64)
+        self._free, self._whole, self._largest = np.zeros((3, 2, count), np.int64)  # largest: VM on the empty host
+        self._usable = np.zeros((count, 1), bool)  # whether its places are places for anything
         self.ram_free, self.cpus_free = self._free
         self.ram, self.cpus = self._whole
-        self._largest = [(0, 0)] * count  # RAM and vCPUs of the largest VM that the empty host takes
         self._changed: set[int] = set()  # hosts whose columns are out of date
         self._came: dict[int, dict[_Came, int]] = {}  # since the state was put: how many VMs like that
         self._pending = Counter(pending_mb or {})
@@ -99,8 +99,7 @@ class Farm:
         self._row_of: dict[tuple[int, int, _Needs], int] = {}
         # Row 0 is the VM that needs nothing; see scores.Score.
         self._rows = np.zeros((1, count, 1), np.int64)
-        self._full = np.zeros((1, count), bool)
-        self._closed = np.zeros((1, count), bool)  # by a standing rule
+        self._closed = np.zeros((1, count), bool)  # by a standing rule, or because the machine is too small
         self._needs = np.zeros((2, 1), np.int64)  # RAM and vCPUs by row
         self._standing: dict[_Needs, _Standing] = {}
         self._stores: dict[str, int] = {}
@@ -126,11 +125,12 @@ class Farm:
         if _stands_differently(old, state):
             for needs, standing in self._standing.items():
                 self._stand(standing, needs, number)
-            for (_, __, needs), row in self._row_of.items():
-                self._closed[row, number] = self._standing[needs].codes[number] != 0
-        self._changed.add(number)
         if self._whole[:, number].tolist() != whole:
             self._weigh()
+        for (*size, needs), row in self._row_of.items():
+            too_large = bool((self._largest[:, number] < size).any())
+            self._closed[row, number] = too_large or self._standing[needs].codes[number] != 0
+        self._changed.add(number)
 
     def write_pending(self, store: str, change_mb: int) -> None:
         """More (or less) is still to be written to a datastore."""
@@ -158,7 +158,7 @@ class Farm:
     def _weigh(self) -> None:
         """Tell hosts apart by the catalogue as it is, and by what the hosts are."""
         self._exact = {(size.ram_mb, size.cpus) for size in scores.weightiest(self.catalogue, _MOST_ROWS // 2)}
-        self._score = scores.score_of(self.rules.policy, self.catalogue, self._whole)
+        self._score: Score = scores.score_of(self.rules.policy, self.catalogue, self._whole)
         self._rows = np.zeros((1, len(self.hosts), self._score.width), np.int64)
         self._places = np.zeros((len(self.hosts), self._score.width), np.int64)
         self._weights: Numbers | None = None
@@ -167,14 +167,14 @@ class Farm:
         self._forget_rows()
 
     def _change(self, number: int, request: PlacementRequest, sign: int) -> None:
-        self.ram_free[number] -= sign * request.ram_needed_mb
-        self.cpus_free[number] -= sign * request.cpus
-        self._note_room(number)
+        ram_mb, cpus = request.ram_needed_mb, request.cpus
+        self.ram_free[number] -= sign * ram_mb
+        self.cpus_free[number] -= sign * cpus
         came = self._came.setdefault(number, {})
-        kind = request.ram_needed_mb, request.cpus, request.ends_at
+        kind = ram_mb, cpus, request.ends_at
         came[kind] = came.get(kind, 0) + sign
         if self._departures and request.ends_at is not None:
-            self._departures.add(number, request.ends_at, sign * request.ram_needed_mb, sign * request.cpus)
+            self._departures.add(number, request.ends_at, sign * ram_mb, sign * cpus)
         if request.group:
             there = self.groups[request.group]
             there[number] = there.get(number, 0) + sign
@@ -189,48 +189,34 @@ class Farm:
     def _read(self, number: int, state: HostState) -> None:
         self.ram_free[number], self.cpus_free[number] = state.ram_free_mb, state.cpus_free
         self.ram[number], self.cpus[number] = state.ram_capacity_mb, state.cpus_capacity
-        self._largest[number] = state.largest_vm_ram_mb, state.largest_vm_cpus
-        self._note_room(number)
+        self._largest[:, number] = state.largest_vm_ram_mb, state.largest_vm_cpus
+        self._usable[number] = state.state == "connected" and not state.maintenance and state.unfit is None
         if self._departures:
             self._departures.put(number, state.ends)
         for group, there in state.groups.items():
             self.groups[group][number] = there
 
-    def _note_room(self, number: int) -> None:
-        ram_mb, cpus = self._largest[number]
-        self._fits[0, number] = min(self.ram_free[number], ram_mb)
-        self._fits[1, number] = min(self.cpus_free[number], cpus)
-
     def _refresh(self) -> None:
         """The costs of all kinds of VMs on the hosts that have changed, in one go."""
-        changed = list(self._changed)
+        # Mostly there is one, and then a slice is the quicker index.
+        some = slice(number := self._changed.pop(), number + 1) if len(self._changed) == 1 else list(self._changed)
         self._changed.clear()
-        hosts = self._some(changed)
-        full = (self._needs[:, None] > self._fits[:, changed, None]).any(axis=0) | self._closed.T[changed]
-        self._full.T[changed] = full
-        self._rows.swapaxes(0, 1)[changed] = self._parts(hosts, self._needs, full)
+        free, closed = self._free_at(some), self._closed[:, some]
+        self._rows[:, some] = self._parts(free, self._whole[:, some], self._needs, closed)
         if isinstance(self._score, LostScarcePlaces):
-            usable = [self._is_usable(number) for number in changed]
-            self._places[changed] = self._score.places(hosts.free) * np.array(usable)[:, None]
+            self._places[some] = self._score.places(free) * self._usable[some]
             self._weights = None
 
-    def _parts(self, hosts: Hosts, needs: Numbers, full: npt.NDArray[np.bool_]) -> Numbers:
-        parts = self._score.parts(hosts, needs)
-        if self._score.width == 1:
-            parts[full] = FULL
+    def _parts(self, free: Numbers, whole: Numbers, needs: Numbers, closed: npt.NDArray[np.bool_]) -> Numbers:
+        """By VM, host and part, FULL where there is no room or it is closed."""
+        parts = self._score.parts(free, whole, needs)
+        parts[..., 0][closed] = FULL
         return parts
 
-    def _some(self, numbers: Sequence[int] | slice) -> Hosts:
-        """The hosts of these numbers."""
-        free = self._free[:, numbers, None]
-        if self._departures:
-            free = free + self._departures.leaving[:, numbers]
-        return Hosts(free, self._whole[:, numbers])
-
-    def _is_usable(self, number: int) -> bool:
-        """Whether its places are places for anything."""
-        host = self.hosts[number]
-        return host.state == "connected" and not host.maintenance and host.unfit is None
+    def _free_at(self, some: Sequence[int] | slice) -> Numbers:
+        """RAM and vCPUs that some hosts may still promise, by host and moment."""
+        free = self._free[:, some, None]
+        return free + self._departures.leaving[:, some] if self._departures else free
 
     # --- what it costs -----------------------------------------------------------------------------------------------
 
@@ -248,21 +234,21 @@ class Farm:
         costs = self._costs_of(number, request)
         closed = self._refused(request)
         if near != size:
-            short = (self._fits[0] < size[0]) | (self._fits[1] < size[1])
+            room = np.minimum(self._free, self._largest)
+            short = (room[0] < size[0]) | (room[1] < size[1])
             closed = short if closed is None else closed | short
         if closed is not None:
             costs = np.where(closed, FULL, costs)
         return costs
 
     def _costs_of(self, row: int, request: PlacementRequest) -> Numbers:
-        if not isinstance(self._score, LostScarcePlaces) or self._departures is None:
-            costs: Numbers = self._rows[row, :, 0]
+        parts = self._rows[row]
+        if not isinstance(self._score, LostScarcePlaces) or not self._departures:
+            costs: Numbers = parts[:, 0]
             return costs
         if self._weights is None:
             self._weights = self._score.weights(self._places.sum(axis=0))
-        costs = self._score.costs(self._rows[row], self._weights, self._departures.stays_for(request.ends_at))
-        costs[self._full[row]] = FULL
-        return costs
+        return self._score.costs(parts, self._weights, self._departures.stays_for(request.ends_at))
 
     def best(self, costs: Numbers, request: PlacementRequest) -> int | None:
         """The host of the least cost; of equal ones, one that depends on the request's id. None if all are FULL."""
@@ -272,8 +258,14 @@ class Farm:
         start = _hash(request.id) % len(costs)
         later = start + int(costs[start:].argmin())
         sooner = int(costs[: start + 1].argmin())
-        chosen = later if costs[later] <= costs[sooner] else sooner
-        return None if costs[chosen] == FULL else chosen
+        least_later, least = costs[later], costs[sooner]
+        if least_later <= least:
+            return None if least_later == FULL else later
+        return sooner
+
+    def explain(self, cost: int) -> str:
+        """Why a host is the best, in words."""
+        return self._score.explain(cost)
 
     def refusals(self, request: PlacementRequest) -> npt.NDArray[np.int8]:
         """For each host the number (in RULES) of the first rule that refuses the VM, 0 if none does."""
@@ -294,8 +286,7 @@ class Farm:
         short = self._short_of_disk(request, standing)
         if short is not None:
             codes[short] = _CODE["disk"]
-        largest = np.array(self._largest, np.int64).reshape(-1, 2)
-        codes[(largest < (request.ram_needed_mb, request.cpus)).any(axis=1)] = _CODE["machine"]
+        codes[(self._largest[0] < request.ram_needed_mb) | (self._largest[1] < request.cpus)] = _CODE["machine"]
         return np.where(standing.codes != 0, standing.codes, codes)
 
     def state(self, number: int) -> HostState:
@@ -356,23 +347,22 @@ class Farm:
         if len(self._row_of) >= _MOST_ROWS:
             return self._row_of.pop(next(iter(self._row_of)))
         self._rows = np.vstack([self._rows, self._rows[:1]])
-        self._full = np.vstack([self._full, self._full[:1]])
         self._closed = np.vstack([self._closed, self._closed[:1]])
         self._needs = np.hstack([self._needs, self._needs[:, :1]])
         return len(self._rows) - 1
 
     def _fill_row(self, row: int, ram_mb: int, cpus: int, request: PlacementRequest) -> None:
         needs = np.array([[0, ram_mb], [0, cpus]], np.int64)
+        too_large = (self._largest < needs[:, 1:]).any(axis=0)
         self._needs[:, row] = needs[:, 1]
-        self._closed[row] = self._standing_for(request).codes != 0
-        self._full[row] = (needs[:, 1:] > self._fits).any(axis=0) | self._closed[row]
-        full = np.stack([np.zeros(len(self.hosts), bool), self._full[row]], axis=1)
-        self._rows[row] = self._parts(self._some(slice(None)), needs, full)[:, 1]
+        self._closed[row] = too_large | (self._standing_for(request).codes != 0)
+        everywhere = slice(None)
+        parts = self._parts(self._free_at(everywhere), self._whole, needs, self._closed[[0, row]])
+        self._rows[row] = parts[1]
 
     def _forget_rows(self) -> None:
         self._row_of.clear()
-        self._rows, self._full = self._rows[:1], self._full[:1]
-        self._closed, self._needs = self._closed[:1], self._needs[:, :1]
+        self._rows, self._closed, self._needs = self._rows[:1], self._closed[:1], self._needs[:, :1]
 
     # --- rules as arrays ---------------------------------------------------------------------------------------------
 
