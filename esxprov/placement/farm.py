@@ -31,6 +31,9 @@ FULL = scores.FULL
 _MOST_ROWS = 64
 """Kinds of VMs known at a time: each is one more to refresh with every change."""
 
+_MOST_ALIKE = 1 << 14
+"""States of hosts known at a time."""
+
 _Came = tuple[int, int, int | None]
 """(RAM, vCPUs, when it ends)."""
 
@@ -87,8 +90,10 @@ class Farm:
         self.catalogue = tuple(catalogue)
         self.groups: defaultdict[str, dict[int, int]] = defaultdict(dict)  # group -> host -> how many
         count = len(self.hosts)
-        self._free, self._whole, self._largest = np.zeros((3, 2, count), np.int64)  # largest: VM on the empty host
-        self._usable = np.zeros((count, 1), bool)  # whether its places are places for anything
+        self._numbers = np.zeros((4, count), np.int64)
+        self._free, self._whole = self._numbers[:2], self._numbers[2:]
+        self._largest = np.zeros((2, count), np.int64)  # RAM and vCPUs of the largest VM that the empty host takes
+        self._usable = np.zeros(count, np.int64)  # 1 if a host's places are places for anything
         self.ram_free, self.cpus_free = self._free
         self.ram, self.cpus = self._whole
         self._changed: set[int] = set()  # hosts whose columns are out of date
@@ -101,6 +106,7 @@ class Farm:
         self._rows = np.zeros((1, count, 1), np.int64)
         self._closed = np.zeros((1, count), bool)  # by a standing rule, or because the machine is too small
         self._needs = np.zeros((2, 1), np.int64)  # RAM and vCPUs by row
+        self._alike: dict[bytes, Numbers] = {}  # columns by what the host is like
         self._standing: dict[_Needs, _Standing] = {}
         self._stores: dict[str, int] = {}
         self._store_free: list[int] = []
@@ -160,8 +166,7 @@ class Farm:
         self._exact = {(size.ram_mb, size.cpus) for size in scores.weightiest(self.catalogue, _MOST_ROWS // 2)}
         self._score: Score = scores.score_of(self.rules.policy, self.catalogue, self._whole)
         self._rows = np.zeros((1, len(self.hosts), self._score.width), np.int64)
-        self._places = np.zeros((len(self.hosts), self._score.width), np.int64)
-        self._weights: Numbers | None = None
+        self._weights = np.zeros(self._score.width, np.int64)
         if self._departures:
             self._changed.update(range(len(self.hosts)))
         self._forget_rows()
@@ -197,15 +202,37 @@ class Farm:
             self.groups[group][number] = there
 
     def _refresh(self) -> None:
-        """The costs of all kinds of VMs on the hosts that have changed, in one go."""
-        # Mostly there is one, and then a slice is the quicker index.
-        some = slice(number := self._changed.pop(), number + 1) if len(self._changed) == 1 else list(self._changed)
-        self._changed.clear()
-        free, closed = self._free_at(some), self._closed[:, some]
-        self._rows[:, some] = self._parts(free, self._whole[:, some], self._needs, closed)
+        """The costs of all kinds of VMs on the hosts that have changed."""
         if isinstance(self._score, LostScarcePlaces):
-            self._places[some] = self._score.places(free) * self._usable[some]
-            self._weights = None
+            some = list(self._changed)
+            self._rows[:, some] = self._columns(some)
+            self._weights = self._score.weights(self._usable.dot(self._rows[0]))
+        else:
+            self._refresh_alike()
+        self._changed.clear()
+
+    def _refresh_alike(self) -> None:
+        """Hosts that are alike cost the same, and most hosts have been like that before, or others have."""
+        unknown: dict[bytes, list[int]] = {}
+        for number in self._changed:
+            here = self._numbers[:, number].tobytes() + self._closed[:, number].tobytes()
+            column = self._alike.get(here)
+            if column is None:
+                unknown.setdefault(here, []).append(number)
+            else:
+                self._rows[:, number] = column
+        if unknown:
+            columns = self._columns([numbers[0] for numbers in unknown.values()])
+            if len(self._alike) > _MOST_ALIKE:
+                self._alike.clear()
+            for index, (here, numbers) in enumerate(unknown.items()):
+                self._alike[here] = columns[:, index]
+                for number in numbers:
+                    self._rows[:, number] = columns[:, index]
+
+    def _columns(self, some: Sequence[int]) -> Numbers:
+        """What all kinds of VMs cost on some hosts."""
+        return self._parts(self._free_at(some), self._whole[:, some], self._needs, self._closed[:, some])
 
     def _parts(self, free: Numbers, whole: Numbers, needs: Numbers, closed: npt.NDArray[np.bool_]) -> Numbers:
         """By VM, host and part, FULL where there is no room or it is closed."""
@@ -246,8 +273,6 @@ class Farm:
         if not isinstance(self._score, LostScarcePlaces) or not self._departures:
             costs: Numbers = parts[:, 0]
             return costs
-        if self._weights is None:
-            self._weights = self._score.weights(self._places.sum(axis=0))
         return self._score.costs(parts, self._weights, self._departures.stays_for(request.ends_at))
 
     def best(self, costs: Numbers, request: PlacementRequest) -> int | None:
@@ -344,6 +369,7 @@ class Farm:
 
     def _spare_row(self) -> int:
         """A row to be filled: the one that was made first if there are many."""
+        self._alike.clear()
         if len(self._row_of) >= _MOST_ROWS:
             return self._row_of.pop(next(iter(self._row_of)))
         self._rows = np.vstack([self._rows, self._rows[:1]])
@@ -363,6 +389,7 @@ class Farm:
     def _forget_rows(self) -> None:
         self._row_of.clear()
         self._rows, self._closed, self._needs = self._rows[:1], self._closed[:1], self._needs[:, :1]
+        self._alike.clear()
 
     # --- rules as arrays ---------------------------------------------------------------------------------------------
 

@@ -111,8 +111,8 @@ class LostPlaces:
         """`whole` is what all hosts may promise altogether."""
         sizes = weightiest(catalogue, _MOST_SIZES)
         # Of a large farm all of a decision's time is spent here: times the inverse is quicker than by the size.
-        inverse = [[self._PARTS // size.ram_mb for size in sizes], [self._PARTS // size.cpus for size in sizes]]
-        self._inverse = np.array(inverse, np.int64)[:, None, None]
+        by_resource = [[self._PARTS // size.ram_mb for size in sizes], [self._PARTS // size.cpus for size in sizes]]
+        self._inverse = np.array(by_resource, np.int64)[:, None, None]
         self._weights = _shares(sizes, whole, 3, self._WEIGHTS)
 
     def parts(self, free: Numbers, whole: Numbers, needs: Numbers) -> Numbers:
@@ -147,25 +147,24 @@ class LostScarcePlaces:
     def __init__(self, catalogue: Sequence[Size], whole: Numbers) -> None:
         """As LostPlaces."""
         sizes = weightiest(catalogue, _MOST_SIZES)
-        self._sizes = np.array([[size.ram_mb for size in sizes], [size.cpus for size in sizes]], np.int64)
+        by_resource = [[size.ram_mb for size in sizes], [size.cpus for size in sizes]]
+        self._sizes = np.array(by_resource, np.int64)[:, None, None, None]
         self._shares = _shares(sizes, whole, 2, _MOST_SCARCE)
         self._moments = np.repeat(np.array(self._MOMENT_WEIGHTS, np.int64), len(sizes))
         self.width = MOMENTS * len(sizes)
         self._stays = [np.arange(self.width) < moments * len(sizes) for moments in range(MOMENTS + 1)]
 
     def parts(self, free: Numbers, whole: Numbers, needs: Numbers) -> Numbers:
-        """What is lost of each size at each moment."""
-        fits = self._fits(free[:, None] - needs[:, :, None, None])
+        """What is lost of each size at each moment. For the VM that needs nothing: how many whole places there are."""
+        left = (free[:, None] - needs[:, :, None, None]) << self._FRACTION_BITS
+        each = left[..., None] // self._sizes
+        fits = np.minimum(each[0], each[1])
         worth = fits * self._FRACTIONS + (fits & -1 << self._FRACTION_BITS)
         lost: Numbers = worth[0] - worth
         parts = lost.reshape(*lost.shape[:2], self.width)
         parts[..., 0][fits[..., 0, 0] < 0] = FULL
+        parts[0] = np.maximum(0, fits[0] >> self._FRACTION_BITS).reshape(-1, self.width)
         return parts
-
-    def places(self, free: Numbers) -> Numbers:
-        """By host and part: how many whole places there are."""
-        places: Numbers = np.maximum(0, self._fits(free) >> self._FRACTION_BITS)
-        return places.reshape(free.shape[1], self.width)
 
     def weights(self, places: Numbers) -> Numbers:
         """By part, with so many places on all hosts."""
@@ -183,12 +182,6 @@ class LostScarcePlaces:
     def explain(self, cost: int) -> str:
         """A cost in words."""
         return f"the fewest places for other VMs are lost here ({cost / self._ONE:.2f}, the scarce ones counted most)"
-
-    def _fits(self, free: Numbers) -> Numbers:
-        """How many of each size, in 1 / 2**_FRACTION_BITS."""
-        fits = (free << self._FRACTION_BITS)[..., None] // self._sizes.reshape(2, *(1,) * (free.ndim - 1), -1)
-        least: Numbers = np.minimum(fits[0], fits[1])
-        return least
 
 
 def _shares(sizes: Sequence[Size], whole: Numbers, power: int, total: int) -> Numbers:

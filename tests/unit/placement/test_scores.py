@@ -32,6 +32,12 @@ def parts(score: Score, rooms: Sequence[Room], *vms: Room) -> Numbers:
     return score.parts(free(*rooms), WHOLE.repeat(len(rooms), axis=1), needs(*vms))[1:]
 
 
+def places(score: LostScarcePlaces, room: Room) -> Numbers:
+    """By part."""
+    found: Numbers = score.parts(free(room), WHOLE, needs())[0, 0]
+    return found
+
+
 def cost(score: LostPlaces | Fullness, room: Room, need: Room) -> int:
     return int(parts(score, [room], need)[0, 0, 0])
 
@@ -40,7 +46,7 @@ def scarce_cost(
     score: LostScarcePlaces, room: Room, need: Room, elsewhere: Numbers | int = 0, moments: int = MOMENTS
 ) -> int:
     """On a host, with so many places on other hosts."""
-    weights = score.weights(score.places(free(room))[0] + elsewhere)
+    weights = score.weights(places(score, room) + elsewhere)
     return int(score.costs(parts(score, [room], need)[0], weights, moments)[0])
 
 
@@ -66,7 +72,7 @@ def test_a_size_that_many_images_have_counts_more() -> None:
 def test_a_place_costs_more_where_there_are_few_of_its_size_elsewhere() -> None:
     """The VM breaks a place for a broad VM on one host, one for a tall VM on the other."""
     score = LostScarcePlaces([Size(500, 4), Size(2000, 1)], WHOLE)
-    broad_first = bool(score.places(free((500, 4)))[0, 0])
+    broad_first = bool(places(score, (500, 4))[0])
     for few_broad in (True, False):
         elsewhere = np.tile([1, 50] if broad_first == few_broad else [50, 1], MOMENTS)
         breaks_broad, breaks_tall = (scarce_cost(score, room, (200, 1), elsewhere) for room in ((500, 4), (2000, 1)))
