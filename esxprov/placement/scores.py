@@ -43,7 +43,7 @@ class Score(Protocol):
 
 _FEW_HOSTS = 256
 """Up to so many, hosts are weighed by what is scarce on all of them. On more it is not worth what it takes, for then
-every VM that comes or goes changes the cost of every host: and a size has either many places or none that one VM saves.
+every VM that comes or goes changes the cost of every host.
 """
 
 _MOST_SIZES = 16
@@ -100,55 +100,44 @@ class LostPlaces:
     """How many VMs that may be asked for would not fit any more ("Beware of Fragmentation", ATC'23).
 
     For each size of the catalogue: how many of it fit before and after, in fractions, which see a loss coming before it
-    happens. A place weighs as much as images need it, and as it is large: for the large VMs, places run out first.
+    happens, and a little more if a whole place is lost with them. A place weighs as much as images need it, and as it
+    is large: for the large VMs, places run out first.
     """
 
     width = 1
-    _WEIGHTS = 1 << 20
-    _PARTS = 1 << 28
+    _WEIGHTS = 1 << 24
 
     def __init__(self, catalogue: Sequence[Size], whole: Numbers) -> None:
         """`whole` is what all hosts may promise altogether."""
         sizes = weightiest(catalogue, _MOST_SIZES)
-        # Of a large farm all of a decision's time is spent here: times the inverse is quicker than by the size.
-        by_resource = [[self._PARTS // size.ram_mb for size in sizes], [self._PARTS // size.cpus for size in sizes]]
-        self._inverse = np.array(by_resource, np.int64)[:, None, None]
+        self._sizes = _by_resource(sizes)
         self._weights = _shares(sizes, whole, 3, self._WEIGHTS)
 
     def parts(self, free: Numbers, whole: Numbers, needs: Numbers) -> Numbers:
         """The cost itself."""
-        fits = (free[:, None, :, :1] - needs[:, :, None, None]) * self._inverse
-        least = np.minimum(fits[0], fits[1])
-        worth: Numbers = least.dot(self._weights)
+        fits = _fits(free[:, None, :, 0] - needs[:, :, None], self._sizes)
+        worth: Numbers = _worth(fits).dot(self._weights)
         lost: Numbers = worth[0] - worth
-        lost[least[..., 0] < 0] = FULL
+        lost[fits[..., 0] < 0] = FULL
         return lost[..., None]
 
     def explain(self, cost: int) -> str:
         """A cost in words."""
-        return f"the fewest places for other VMs are lost here ({cost / self._WEIGHTS / self._PARTS:.2f})"
+        return f"the fewest places for other VMs are lost here ({cost / self._WEIGHTS / _PLACE:.2f})"
 
 
 class LostScarcePlaces:
     """As LostPlaces, but a place weighs the more the fewer there are of its size on all hosts; and those count, too,
     that will be there when what is known to end has ended, if the VM is there still.
-
-    Fractions of places count, and a little more if a whole place is lost with them.
     """
 
-    _FRACTION_BITS = 10
-    _FRACTIONS = 20
-    """A fraction counts so many times what the whole place does."""
     _WEIGHT_BITS = 24
     _MOMENT_WEIGHTS = (100, 47, 41, 30)
-    _ONE = (sum(_MOMENT_WEIGHTS) * (_FRACTIONS + 1)) << (_WEIGHT_BITS + _FRACTION_BITS)
-    """The cost of one whole place of every size, at every moment."""
 
     def __init__(self, catalogue: Sequence[Size], whole: Numbers) -> None:
         """As LostPlaces."""
         sizes = weightiest(catalogue, _MOST_SIZES)
-        by_resource = [[size.ram_mb for size in sizes], [size.cpus for size in sizes]]
-        self._sizes = np.array(by_resource, np.int64)[:, None, None, None]
+        self._sizes = _by_resource(sizes)[:, None]
         self._shares = _shares(sizes, whole, 2, _MOST_SCARCE)
         self._moments = np.repeat(np.array(self._MOMENT_WEIGHTS, np.int64), len(sizes))
         self.width = MOMENTS * len(sizes)
@@ -156,14 +145,12 @@ class LostScarcePlaces:
 
     def parts(self, free: Numbers, whole: Numbers, needs: Numbers) -> Numbers:
         """What is lost of each size at each moment. For the VM that needs nothing: how many whole places there are."""
-        left = (free[:, None] - needs[:, :, None, None]) << self._FRACTION_BITS
-        each = left[..., None] // self._sizes
-        fits = np.minimum(each[0], each[1])
-        worth = fits * self._FRACTIONS + (fits & -1 << self._FRACTION_BITS)
+        fits = _fits(free[:, None] - needs[:, :, None, None], self._sizes)
+        worth = _worth(fits)
         lost: Numbers = worth[0] - worth
         parts = lost.reshape(*lost.shape[:2], self.width)
         parts[..., 0][fits[..., 0, 0] < 0] = FULL
-        parts[0] = np.maximum(0, fits[0] >> self._FRACTION_BITS).reshape(-1, self.width)
+        parts[0] = np.maximum(0, fits[0] >> _FRACTION_BITS).reshape(-1, self.width)
         return parts
 
     def weights(self, places: Numbers) -> Numbers:
@@ -181,7 +168,32 @@ class LostScarcePlaces:
 
     def explain(self, cost: int) -> str:
         """A cost in words."""
-        return f"the fewest places for other VMs are lost here ({cost / self._ONE:.2f}, the scarce ones counted most)"
+        lost = cost / sum(self._MOMENT_WEIGHTS) / (1 << self._WEIGHT_BITS) / _PLACE
+        return f"the fewest places for other VMs are lost here ({lost:.2f}, the scarce ones counted most)"
+
+
+_FRACTION_BITS = 10
+_WHOLE = -1 << _FRACTION_BITS  # a mask
+_FRACTIONS = 20
+"""A fraction of a place counts so many times what the whole place does that is lost with it."""
+_PLACE = (_FRACTIONS + 1) << _FRACTION_BITS
+
+
+def _by_resource(sizes: Sequence[Size]) -> Numbers:
+    """RAM and vCPUs by VM, host (of any one) and size."""
+    return np.array([[size.ram_mb for size in sizes], [size.cpus for size in sizes]], np.int64)[:, None, None]
+
+
+def _fits(free: Numbers, sizes: Numbers) -> Numbers:
+    """How many of each size, in 1 / 2**_FRACTION_BITS."""
+    each = (free << _FRACTION_BITS)[..., None] // sizes
+    least: Numbers = np.minimum(each[0], each[1])
+    return least
+
+
+def _worth(fits: Numbers) -> Numbers:
+    """In 1 / _PLACE of a place."""
+    return fits * _FRACTIONS + (fits & _WHOLE)
 
 
 def _shares(sizes: Sequence[Size], whole: Numbers, power: int, total: int) -> Numbers:
