@@ -20,7 +20,7 @@ from typing import Any
 from bridge.parameters import BrokerParameters
 from esxprov.database import DatabaseConfig
 from esxprov.errors import ConfigurationError
-from esxprov.model import DiskMode, EndpointConfig, Pool
+from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
 VCLD_CONF = Path("/etc/vcl/vcld.conf")
@@ -118,6 +118,11 @@ _KEYS: dict[str, frozenset[str]] = {
             "cpu_ratio",
             "ram_ratio",
             "reserved_ram_mb",
+            "policy",
+            "n_plus_one",
+            "cluster_max_per_host",
+            "cluster_affinity",
+            "image_hosts",
         }
     ),
 }
@@ -437,7 +442,24 @@ def _pool(reader: _Reader, section: str, name: str, endpoints: Mapping[str, Endp
         cpu_ratio=reader.number(section, "cpu_ratio", 4.0, float, 0.1, 100),
         ram_ratio=reader.number(section, "ram_ratio", 1.0, float, 0.1, 10),
         reserved_ram_mb=reader.number(section, "reserved_ram_mb", 1024, int, 0, 2**24),
+        policy=reader.choice(section, "policy", "pack", ("pack", "spread")),
+        n_plus_one=reader.choice(section, "n_plus_one", "no", ("yes", "no")) == "yes",
+        cluster_max_per_host=reader.number(section, "cluster_max_per_host", 0, int, 0, 1000) or None,
+        cluster_affinity=ClusterAffinity(reader.choice(section, "cluster_affinity", "none", tuple(ClusterAffinity))),
+        image_hosts=_image_hosts(reader, section),
     )
+
+
+def _image_hosts(reader: _Reader, section: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """`gpu-*: blade1 blade2; win-*: blade3`"""
+    rules = []
+    for rule in filter(None, map(str.strip, (reader.optional(section, "image_hosts") or "").split(";"))):
+        pattern, colon, hosts = map(str.strip, rule.partition(":"))
+        if not pattern or not colon or not hosts or " " in pattern:
+            wanted = "a pattern and names of hosts, like gpu-*: blade1 blade2"
+            raise reader.wrong(section, "image_hosts", f"has the rule {rule!r}, expected {wanted}")
+        rules.append((pattern, tuple(hosts.split())))
+    return tuple(rules)
 
 
 def _directory(reader: _Reader, section: str, key: str) -> str:

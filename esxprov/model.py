@@ -20,6 +20,16 @@ class DiskMode(StrEnum):
     LINKED = "linked"
 
 
+class ClusterAffinity(StrEnum):
+    """How the VMs of one request shall stand to each other. A preference is given up before the request is."""
+
+    NONE = "none"
+    PREFER_APART = "prefer-apart"
+    PREFER_TOGETHER = "prefer-together"
+    APART = "apart"
+    TOGETHER = "together"
+
+
 class ClaimState(StrEnum):
     """A claim holds capacity in every state but `released`.
 
@@ -136,7 +146,8 @@ class Pool:
     """Hosts that are interchangeable for one VCL profile, as esxprov.conf describes them.
 
     `golden` and `inuse` are the directories of images and of VMs on the profile's datastore. The ratios say how much
-    more than the hardware may be promised; `reserved_ram_mb` is kept for the hypervisor itself on every host.
+    more than the hardware may be promised; `reserved_ram_mb` is kept for the hypervisor itself on every host. What
+    follows it is for placement; see placement.snapshot.Rules.
     """
 
     name: str
@@ -150,6 +161,16 @@ class Pool:
     cpu_ratio: float = 4.0
     ram_ratio: float = 1.0
     reserved_ram_mb: int = 1024
+    policy: str = "pack"
+    n_plus_one: bool = False
+    cluster_max_per_host: int | None = None
+    cluster_affinity: ClusterAffinity = ClusterAffinity.NONE
+    image_hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def has(self, host: Host) -> bool:
+        """Whether a host is one of the pool's."""
+        there = self.datacenter in (None, host.datacenter) and self.cluster in (None, host.cluster)
+        return there and host.key.endpoint in self.endpoints
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,19 @@ class NotPlain(ValueError):
     """The data is not what was expected; one sentence that begins with the place."""
 
 
+_AS_IT_IS = frozenset({str, int, float, bool, types.NoneType})
+
+
 def to_plain(value: Any) -> Any:
     """What json.dumps takes, of dataclasses, tuples, mappings, enums and plain values, nested as they like."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    kind: Any = type(value)
+    if kind in _AS_IT_IS:
+        return value
+    names = _names(kind)
+    if names is not None:
+        # The world of a large pool has ten thousand fields, nearly all of which are plain.
+        fields = [(name, getattr(value, name)) for name in names]
+        return {name: one if type(one) in _AS_IT_IS else to_plain(one) for name, one in fields}
     if isinstance(value, tuple | list):
         return [to_plain(one) for one in value]
     if isinstance(value, Mapping):
@@ -35,6 +44,12 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass, None if it is none."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 
 
 def from_plain(kind: type[T], data: Any, where: str = "") -> T:

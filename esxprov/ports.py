@@ -27,6 +27,7 @@ from esxprov.model import (
     Promised,
     Vm,
 )
+from esxprov.placement.placer import Placers
 from esxprov.placement.wants import Taken, Want
 
 D = TypeVar("D")
@@ -213,35 +214,11 @@ class Looks(Protocol):
         """Each endpoint's name and answer, or why it has none; the question goes to all of them side by side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What has changed at an endpoint between two versions of what is known of it.
-
-    `gone` are the moids of hosts and VMs that are not there any more. `complete`: this is all that there is, forget
-    what you had. Version 0 is what nothing is known of yet.
-    """
-
-    version: int
-    hosts: tuple[Host, ...] = ()
-    vms: tuple[Vm, ...] = ()
-    gone: tuple[str, ...] = ()
-    complete: bool = False
-
-
 class Watches(Protocol):
     """What is known of endpoints without asking them, kept current by what they tell."""
 
     def look(self, endpoint: str) -> Look | None:
         """What is known; a look with a problem if the endpoint is known to be silent; None if it must be asked."""
-
-    def changes_since(self, endpoint: str, version: int, timeout_s: float = 0) -> Changes:
-        """What has changed after `version` (0: everything), after waiting up to `timeout_s` for something to."""
-
-    def on_change(self, callback: Callable[[str], object]) -> None:
-        """Call it with an endpoint's name when one of its hosts or VMs has changed, at most once for what the endpoint
-        tells at once; and when the endpoint falls silent or answers again. It is called in the thread that was told,
-        so it must be quick.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +260,11 @@ class Inventory(Protocol):
     def images(self) -> list[CatalogueImage]:
         """Every image VCL could ask for, by name."""
 
+    def members(self, reservation_id: int, profile: str) -> list[Promised]:
+        """What VCL gave to the request of a reservation, that one included, on computers of a VM host profile that the
+        same engine provisions. Images go by the names of their revisions. Empty if VCL does not know the reservation.
+        """
+
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
 
@@ -310,3 +292,4 @@ class Tools:
     quarantine: Quarantine
     leases: LeaseSource
     inventory: Inventory
+    placers: Placers

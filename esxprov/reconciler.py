@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from esxprov.model import Host, HostKey, Pool
+from esxprov.model import HostKey, Pool
 from esxprov.placement.claims import Claims
 from esxprov.placement.reconcile import Correction, Memory, Plan, Seen, reconcile
 from esxprov.ports import Look, Looks
@@ -54,7 +54,7 @@ class Reconciler:
 
     def _ours(self, looks: Sequence[Look]) -> frozenset[HostKey]:
         hosts = [host for look in looks for host in look.hosts]
-        return frozenset(host.key for host in hosts if any(_is_of(pool, host) for pool in self._pools))
+        return frozenset(host.key for host in hosts if any(pool.has(host) for pool in self._pools))
 
     def _tell(self, plan: Plan, done: Iterable[Correction]) -> None:
         for repair in plan.repairs:
@@ -74,8 +74,3 @@ class Reconciler:
 def _seen(look: Look) -> Seen:
     hosts = frozenset(host.key for host in look.hosts if host.state == "connected")
     return Seen(look.endpoint, hosts, look.vms)
-
-
-def _is_of(pool: Pool, host: Host) -> bool:
-    there = pool.datacenter in (None, host.datacenter) and pool.cluster in (None, host.cluster)
-    return there and host.key.endpoint in pool.endpoints

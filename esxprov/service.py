@@ -35,6 +35,7 @@ from esxprov.looks import Looks
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
+from esxprov.placement.placer import Placers
 from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
 from esxprov.reconciler import RECONCILE_S, Reconciler, Report
@@ -113,6 +114,7 @@ def _tools(
         quarantine=Quarantine(database),
         leases=FreshLeases(watcher),
         inventory=VclInventory(database),
+        placers=Placers(),
     )
 
 

@@ -1,26 +1,23 @@
-"""Asking the hypervisors what they can take, and claiming a place."""
+"""Asking the hypervisors what they can take, and claiming a place: for one VM, or for all of a request together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-from esxprov import annotation, vmx
+from esxprov import vmx
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
+from esxprov.handlers.survey import Survey, survey
+from esxprov.handlers.world import common_of, with_promises
 from esxprov.job import Job
-from esxprov.model import Claim, DiskMode, Host, HostKey, Image, Pool, Vm
-from esxprov.placement import search
-from esxprov.placement.choose import Decision, accept, choose, farm_of, record
-from esxprov.placement.ledger import Ledger
-from esxprov.placement.promises import foreign_claim_id
-from esxprov.placement.request import PlacementRequest, overhead_mb
+from esxprov.model import CatalogueImage, HostKey
+from esxprov.placement.choose import Decision, record
+from esxprov.placement.placer import Decided, Member, Seen
+from esxprov.placement.request import Common
 from esxprov.placement.snapshot import Rules, Snapshot, catalogue
-from esxprov.placement.wants import Later, Proposal, Room, Want
+from esxprov.placement.wants import Taken, Want
 from esxprov.ports import Tools
-
-LINKED_DISK_SHARE = 4
-"""A redo disk is taken for a quarter of its image: what a guest writes in a session, on the safe side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,146 +29,111 @@ class Placed:
     host_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What the endpoints of a pool said just now. `silent` maps those that did not answer to why."""
-
-    hosts: tuple[Host, ...]
-    vms: tuple[Vm, ...]
-    silent: Mapping[str, str]
-
-    def snapshot(self, pool: Pool, claims: Sequence[Claim], tools: Tools, excluded: Mapping[str, str]) -> Snapshot:
-        sizes = catalogue(tools.inventory.image_sizes())
-        return Snapshot(self.hosts, tuple(claims), self.vms, sizes, Rules.of(pool), excluded)
-
-    def refused(self, decision: Decision) -> dict[str, str]:
-        """Why not each of the others: hosts that were refused, and endpoints that did not answer."""
-        silent = {name: f"the endpoint does not answer: {why}" for name, why in self.silent.items()}
-        return {**{label: why.reason for label, why in decision.refused.items()}, **silent}
-
-    def name(self, key: HostKey) -> str:
-        """The host's name, its key if it does not answer."""
-        return next((host.name for host in self.hosts if host.key == key), str(key))
-
-
-def survey(tools: Tools, pool: Pool, *, recent: bool = False, within_s: float | None = None) -> Survey:
-    """Ask every endpoint of a pool for its hosts and VMs. One that does not answer (in time) has no hosts to offer."""
-    looks = tools.looks.at(pool.endpoints, recent=recent, within_s=within_s)
-    return Survey(
-        tuple(host for look in looks for host in look.hosts if _in_pool(pool, host)),
-        tuple(vm for look in looks for vm in look.vms),
-        {look.endpoint: look.problem for look in looks if look.problem is not None},
-    )
-
-
-def _in_pool(pool: Pool, host: Host) -> bool:
-    return pool.datacenter in (None, host.datacenter) and pool.cluster in (None, host.cluster)
-
-
 def place(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> Placed:
-    """Choose a host and claim it, in one transaction. Raises `no_capacity` with every host's reason."""
-    request = job.request
-    wanted = _wanted(job.event.id, request.image, site, disk_mb, request.profile.networks)
+    """Choose a host and claim it, in one transaction. Raises `no_capacity` with every host's reason.
+
+    If VCL gave the request several machines, all of them are placed, or none: whoever comes first claims for all, and
+    the others find their place.
+    """
     with job.step("place", f"asking {len(site.pool.endpoints)} endpoint(s) for room") as step:
         if step.result is not None:
             key = HostKey(step.result["endpoint"], step.result["moid"])
             return Placed(step.result["claim"], key, step.result["host"])
+        members = _members(job, tools, site, disk_mb)
         seen = survey(tools, site.pool, recent=True)
-        decision, claim = _claim(job, tools, site, wanted, seen)
-        if claim is None:
+        taken = _claim(job, tools, site, members, seen)
+        if taken.claim is None:
             # A no must not rest on what was so before we asked: the VM in the way may be gone since.
             seen = survey(tools, site.pool)
-            decision, claim = _claim(job, tools, site, wanted, seen)
-        if claim is None:
-            assert decision is not None, "no claim without a decision against it"
-            raise _no_capacity(decision, seen)
-        reason = decision.reason if decision and decision.placements else "claimed before an interruption"
-        name = seen.name(claim.host)
-        step.keep(claim=claim.id, endpoint=claim.host.endpoint, moid=claim.host.moid, host=name, reason=reason)
+            taken = _claim(job, tools, site, members, seen)
+        if taken.claim is None:
+            assert taken.decision is not None, "no claim without a decision against it"
+            raise _no_capacity(taken.decision, seen)
+        key, name = taken.claim.host, seen.name(taken.claim.host)
+        reason = _reason(taken, members)
+        step.keep(claim=taken.claim.id, endpoint=key.endpoint, moid=key.moid, host=name, reason=reason)
         job.notify("place", f"chose {name}: {reason}", "info", None)
-        return Placed(claim.id, claim.host, name)
+        return Placed(taken.claim.id, key, name)
 
 
-def _claim(
-    job: Job, tools: Tools, site: vm.Site, wanted: PlacementRequest, seen: Survey
-) -> tuple[Decision | None, Claim | None]:
-    """Decide on what was seen, and on the claims as they are when it is this decision's turn."""
-    computer_id = job.request.computer.id
-    reservation_id = job.request.reservation.reservation_id
-    sizes = catalogue(tools.inventory.image_sizes())
-    quarantined = {str(host): why for host, why in tools.quarantine.of(job.request.image.name).items()}
-    tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
-    # What this computer has already is given back before its new VM is switched on.
-    own = [one for one in seen.vms if _is_of(one, computer_id)]
-    foreign = tuple(one for one in seen.vms if one not in own)
-    made_for_own = {foreign_claim_id(one.endpoint, one.moid) for one in own}
-    decided: list[tuple[Snapshot, Decision]] = []
-
-    def decide(ledger: Ledger, refusal: Decision | None) -> Proposal[Decision] | Later:
-        others = tuple(claim for claim in ledger if claim.computer_id != computer_id and claim.id not in made_for_own)
-        snapshot = Snapshot(seen.hosts, others, foreign, sizes, Rules.of(site.pool), {**quarantined, **tried})
-        farm = farm_of(snapshot)
-        found = search.place(farm, (wanted,))
-        if found.hosts is None:
-            # Why not, and what would help, is worked out while others take their turn.
-            if refusal is None:
-                return Later(lambda: choose(wanted, snapshot))
-            decided.append((snapshot, refusal))
-            return Proposal(refusal)
-        decision = accept(farm, (wanted,), found.hosts)
-        decided.append((snapshot, decision))
-        (number,) = found.hosts
-        host = farm.hosts[number].key
-        claim = Claim(
-            "",
-            host,
-            computer_id,
-            wanted.ram_needed_mb,
-            wanted.cpus,
-            job.event.id,
-            pool=site.pool.name,
-            reservation_id=reservation_id,
-            disk_mb=wanted.disk_mb,
-            datastore=wanted.datastore,
+def _members(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> list[Member]:
+    """The VMs of the request that have a place in this pool, or shall have one. Of this one the event is to be
+    believed, of the others what VCL's tables say.
+    """
+    request, common = job.request, common_of(site.pool, job.request.profile)
+    image = CatalogueImage(request.image.name, "", vmx.ram_mb(request.image), request.image.min_cpus, disk_mb)
+    reservation_id = request.reservation.reservation_id
+    known = tools.inventory.members(reservation_id, site.pool.profile) if reservation_id else []
+    own = next((one for one in known if one.reservation_id == reservation_id), None)
+    asked = common.request(f"reservation-{reservation_id}" if reservation_id else job.event.id, image)
+    member = Member(asked, request.computer.id, reservation_id, own.ends_at if own else None)
+    others = [
+        Member(
+            common.request(f"reservation-{one.reservation_id}", one.image),
+            one.computer_id,
+            one.reservation_id,
+            one.ends_at,
         )
-        # The most that its claims may add up to: its capacity less what VMs take that no claim counts.
-        claimed = [*ledger.of_host(host), claim]
-        most_ram_mb = sum(one.ram_mb for one in claimed) + int(farm.ram_free[number])
-        most_cpus = sum(one.cpus for one in claimed) + int(farm.cpus_free[number])
-        return Proposal(decision, (Room(claim, most_ram_mb, most_cpus),))
-
-    taken = tools.claims.take(Want(job.event.id, computer_id, reservation_id, decide))
-    if decided:
-        job.decided(record((wanted,), *decided[-1]))
-    return taken.decision, taken.claim
-
-
-def _is_of(machine: Vm, computer_id: int) -> bool:
-    owner = annotation.read(machine.annotation)
-    return owner is not None and owner.computer_id == computer_id
+        for one in known
+        if one.reservation_id != reservation_id and one.computer_id != member.computer_id
+    ]
+    if own is None or not others:
+        return [member]
+    # In one order whoever asks, so that all of them would decide alike.
+    members = sorted([member, *others], key=lambda one: one.reservation_id)
+    requests = Rules.of(site.pool).cluster([one.request for one in members], own.group)
+    return [replace(one, request=request) for one, request in zip(members, requests, strict=True)]
 
 
-def _wanted(request_id: str, image: Image, site: vm.Site, disk_mb: int, networks: tuple[str, ...]) -> PlacementRequest:
-    linked = site.pool.disk is DiskMode.LINKED
-    ram_mb, cpus = vmx.ram_mb(image), image.min_cpus
-    return PlacementRequest(
-        id=request_id,
-        ram_mb=ram_mb,
-        cpus=cpus,
-        overhead_mb=overhead_mb(ram_mb, cpus),
-        disk_mb=disk_mb // LINKED_DISK_SHARE if linked else disk_mb,
-        datastore=site.layout.vm_datastore,
-        networks=tuple(filter(None, networks)),
+def _claim(job: Job, tools: Tools, site: vm.Site, members: list[Member], seen: Survey) -> Taken[Decided]:
+    """Decide on what was seen, and on the claims as they are when it is this decision's turn."""
+    request = job.request
+    tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
+    unfit = dict(tools.quarantine.of(request.image.name))
+    unfit |= {host.key: tried[str(host.key)] for host in seen.hosts if str(host.key) in tried}
+    sizes = tools.inventory.image_sizes() or [(one.request.ram_mb, one.request.cpus) for one in members]
+    want = Want(
+        job.event.id,
+        request.computer.id,
+        request.reservation.reservation_id,
+        partial(
+            tools.placers.of(site.pool).decide,
+            computer_id=request.computer.id,
+            members=members,
+            seen=Seen(seen.sights, catalogue(sizes), unfit, int(job.now().timestamp())),
+            foresight=partial(_foresee, tools, site, common_of(site.pool, request.profile), members),
+        ),
     )
+    taken = tools.claims.take(want)
+    if taken.decision is not None:
+        job.decided(record(taken.decision.requests, taken.decision.snapshot, taken.decision.decision))
+    return taken
 
 
-def _no_capacity(decision: Decision, seen: Survey) -> ProvisioningError:
-    refused = seen.refused(decision)
+def _foresee(tools: Tools, site: vm.Site, common: Common, members: list[Member], snapshot: Snapshot) -> Snapshot:
+    """With what VCL has promised to others."""
+    ours = {member.reservation_id for member in members}
+    promised = [one for one in tools.inventory.promised(site.pool.profile) if one.reservation_id not in ours]
+    return with_promises(snapshot, promised, common)
+
+
+def _reason(taken: Taken[Decided], members: list[Member]) -> str:
+    if taken.decision is not None:
+        return taken.decision.decision.reason
+    return "claimed before an interruption" if len(members) == 1 else "claimed with the others of its request"
+
+
+def _no_capacity(decided: Decided, seen: Survey) -> ProvisioningError:
+    decision, count = decided.decision, len(decided.requests)
+    refused = {label: why.reason for label, why in decision.refused.items()}
+    refused |= {name: f"the endpoint does not answer: {why}" for name, why in seen.silent.items()}
     reasons = "; ".join(f"{host}: {reason}" for host, reason in refused.items()) or "the pool has no host"
+    what = "no host takes the VM" if count == 1 else f"the hosts do not take all {count} VMs of the request together"
+    if not decision.proved:
+        what = f"{what}, as far as could be found out in time ({decision.reason})"
+    nearest = _nearest(decision)
     return ProvisioningError(
-        "no_capacity",
-        f"no host takes the VM: {_nearest(decision) or reasons}",
-        detail={"refused": refused, "nearest": _nearest(decision)},
+        "no_capacity", f"{what}: {nearest or reasons}", detail={"refused": refused, "nearest": nearest}
     )
 
 

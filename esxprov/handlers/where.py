@@ -25,7 +25,7 @@ MOST = 1000
 
 
 def where(job: Job, tools: Tools) -> dict[str, Any]:
-    """Where `count` VMs would go, all or nothing, at most `max_per_host` on each host.
+    """Where `count` VMs would go, all or nothing, at most `max_per_host` on each host (absent: what the pool allows).
 
     The image is one that VCL has, if only its name is given; else sizes count, and VCL need not know it. The
     profile may be a whole section, or only a name, or left out if there is one pool. With `explain` a refusal also
@@ -47,10 +47,10 @@ def where_in(
     placements (host, datastore, reason), reason, refused (host or endpoint -> rule, reason, missing), help (sentences
     that complete "it would fit"), suggestions (moves after which it fits, each vm, source, target), silent (endpoints).
     """
-    requests = [
-        replace(world.request(f"{identifier}/{number}", image), group=identifier, max_per_host=max_per_host)
-        for number in range(count)
-    ]
+    asked = [world.request(f"{identifier}/{number}", image) for number in range(count)]
+    requests = world.snapshot.rules.cluster(asked, identifier)
+    if max_per_host is not None:
+        requests = tuple(replace(request, max_per_host=max_per_host) for request in requests)
     decision = choose_together(requests, world.snapshot)
     silent = {
         name: {"rule": "silent", "reason": f"the endpoint does not answer: {why}", "missing": 0}

@@ -9,12 +9,16 @@ from datetime import datetime
 
 from esxprov import layout
 from esxprov.errors import ProvisioningError
-from esxprov.handlers.place import LINKED_DISK_SHARE, survey
+from esxprov.handlers.survey import survey
 from esxprov.model import CatalogueImage, Claim, DiskMode, Pool, Profile, Promised
 from esxprov.placement.booking import Booking
-from esxprov.placement.request import PlacementRequest
+from esxprov.placement.request import Common, PlacementRequest
+from esxprov.placement.snapshot import Rules, Snapshot, catalogue
 from esxprov.placement.world import World
 from esxprov.ports import Tools
+
+LINKED_DISK_SHARE = 4
+"""A redo disk is taken for a quarter of its image: what a guest writes in a session, on the safe side."""
 
 ANSWER_S = 4.0
 """Who asks waits: an endpoint that takes longer is left out, and the answer says so."""
@@ -75,21 +79,41 @@ def world_of(tools: Tools, pool: Pool, profile: Profile | None, now: datetime) -
     Without a profile any datastore and networks will do.
     """
     seen = survey(tools, pool, within_s=ANSWER_S)
-    promised = tools.inventory.promised(pool.profile)
-    at = int(now.timestamp())
-    claims, open_ = _ends(tools.claims.all(), promised, at)
-    world = World(
+    snapshot = Snapshot(
+        seen.hosts,
+        tuple(tools.claims.all()),
+        seen.vms,
+        catalogue(tools.inventory.image_sizes()),
+        Rules.of(pool),
+        at=int(now.timestamp()),
+    )
+    common = common_of(pool, profile) if profile else Common("", (), _disk_share(pool))
+    return World(
         pool=pool.name,
         profile=pool.profile,
-        datastore=layout.of(pool, profile).vm_datastore if profile else "",
-        networks=tuple(filter(None, profile.networks)) if profile else (),
-        disk_share=LINKED_DISK_SHARE if pool.disk is DiskMode.LINKED else 1,
+        datastore=common.datastore,
+        networks=common.networks,
+        disk_share=common.disk_share,
         images=tuple(tools.inventory.images()),
-        snapshot=replace(seen.snapshot(pool, claims, tools, {}), at=at),
+        snapshot=with_promises(snapshot, tools.inventory.promised(pool.profile), common),
         silent=dict(seen.silent),
     )
-    bookings = tuple(_booking(world.request("", one.image), one) for one in open_)
-    return replace(world, snapshot=replace(world.snapshot, bookings=bookings))
+
+
+def common_of(pool: Pool, profile: Profile) -> Common:
+    """What all VMs with a profile ask of their hosts."""
+    return Common(layout.of(pool, profile).vm_datastore, tuple(filter(None, profile.networks)), _disk_share(pool))
+
+
+def _disk_share(pool: Pool) -> int:
+    return LINKED_DISK_SHARE if pool.disk is DiskMode.LINKED else 1
+
+
+def with_promises(snapshot: Snapshot, promised: Sequence[Promised], common: Common) -> Snapshot:
+    """The snapshot with what VCL has promised: ends of claims, and bookings for which there is no claim yet."""
+    claims, open_ = _ends(snapshot.claims, promised, snapshot.at)
+    bookings = tuple(_booking(common.request("", one.image), one) for one in open_)
+    return replace(snapshot, claims=tuple(claims), bookings=bookings)
 
 
 def _ends(claims: Sequence[Claim], promised: Sequence[Promised], now: int) -> tuple[list[Claim], list[Promised]]:

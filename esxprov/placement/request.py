@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esxprov.model import CatalogueImage
+
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
@@ -40,6 +42,29 @@ class PlacementRequest:
     def ram_needed_mb(self) -> int:
         """RAM and the hypervisor's overhead for it: what is claimed."""
         return self.ram_mb + self.overhead_mb
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all VMs of a pool ask alike. A VM's own disk is taken for its image's size divided by `disk_share`."""
+
+    datastore: str
+    networks: tuple[str, ...]
+    disk_share: int = 1
+
+    def request(self, identifier: str, image: CatalogueImage) -> PlacementRequest:
+        """What a VM of an image asks of its host. VMware wants RAM in multiples of 4 MB."""
+        ram_mb = max(4, image.ram_mb // 4 * 4)
+        return PlacementRequest(
+            id=identifier,
+            ram_mb=ram_mb,
+            cpus=image.cpus,
+            overhead_mb=overhead_mb(ram_mb, image.cpus),
+            disk_mb=image.disk_mb // self.disk_share,
+            datastore=self.datastore,
+            networks=self.networks,
+            image=image.name,
+        )
 
 
 def overhead_mb(ram_mb: int, cpus: int) -> int:

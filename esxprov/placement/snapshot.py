@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from esxprov.model import Claim, Host, Pool, Vm
+from esxprov.model import Claim, ClusterAffinity, Host, Pool, Vm
 from esxprov.placement.booking import Booking
 from esxprov.placement.host import HostState
 from esxprov.placement.promises import Promises
-from esxprov.placement.request import overhead_mb
+from esxprov.placement.request import Affinity, PlacementRequest, overhead_mb
 from esxprov.plain import from_plain, to_plain
 
 
@@ -50,7 +50,8 @@ class Rules:
     """What a pool's owner decided. The ratios say how much more than the hardware may be promised.
 
     `reserved_ram_mb` is kept for the hypervisor on every host. With `n_plus_one`, any one host may fail and its VMs
-    still fit elsewhere. `image_hosts` maps patterns of image names to the only hosts that may run them.
+    still fit elsewhere. `image_hosts` maps patterns of image names to the only hosts that may run them, the first that
+    matches. `cluster_max_per_host` bounds how many VMs of one request a host may have (None: any number).
     """
 
     policy: Policy = Policy.PACK
@@ -59,11 +60,33 @@ class Rules:
     reserved_ram_mb: int = 0
     n_plus_one: bool = False
     image_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cluster_max_per_host: int | None = None
+    cluster_affinity: ClusterAffinity = ClusterAffinity.NONE
 
     @classmethod
     def of(cls, pool: Pool) -> Rules:
         """The rules in a pool's configuration."""
-        return cls(cpu_ratio=pool.cpu_ratio, ram_ratio=pool.ram_ratio, reserved_ram_mb=pool.reserved_ram_mb)
+        return cls(
+            Policy(pool.policy),
+            pool.cpu_ratio,
+            pool.ram_ratio,
+            pool.reserved_ram_mb,
+            pool.n_plus_one,
+            dict(pool.image_hosts),
+            pool.cluster_max_per_host,
+            pool.cluster_affinity,
+        )
+
+    def cluster(self, requests: Sequence[PlacementRequest], group: str) -> tuple[PlacementRequest, ...]:
+        """The requests as the parts of one cluster, which is counted by `group`."""
+        mode = self.cluster_affinity
+        wishes: tuple[Affinity, ...] = ()
+        if mode is not ClusterAffinity.NONE:
+            together = mode in (ClusterAffinity.TOGETHER, ClusterAffinity.PREFER_TOGETHER)
+            hard = mode in (ClusterAffinity.TOGETHER, ClusterAffinity.APART)
+            wishes = (Affinity(group, together, hard),)
+        most = self.cluster_max_per_host
+        return tuple(replace(one, group=group, max_per_host=most, affinities=wishes) for one in requests)
 
     def hosts_for(self, image: str) -> tuple[str, ...] | None:
         """The names of the only hosts that may run an image, None if all may."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esxprov.model import CatalogueImage
-from esxprov.placement.request import PlacementRequest, overhead_mb
+from esxprov.placement.request import Common, PlacementRequest
 from esxprov.placement.snapshot import Snapshot
 from esxprov.plain import NotPlain, from_plain
 
@@ -38,17 +38,12 @@ class World:
 
     def request(self, identifier: str, image: CatalogueImage) -> PlacementRequest:
         """What a VM of an image asks of its host."""
-        ram_mb = max(4, image.ram_mb // 4 * 4)
-        return PlacementRequest(
-            id=identifier,
-            ram_mb=ram_mb,
-            cpus=image.cpus,
-            overhead_mb=overhead_mb(ram_mb, image.cpus),
-            disk_mb=image.disk_mb // self.disk_share,
-            datastore=self.datastore,
-            networks=self.networks,
-            image=image.name,
-        )
+        return self.common.request(identifier, image)
+
+    @property
+    def common(self) -> Common:
+        """What all VMs of the pool ask alike."""
+        return Common(self.datastore, self.networks, self.disk_share)
 
 
 def _numbers(world: World) -> Iterator[tuple[str, float, float]]:

@@ -21,6 +21,7 @@ from tests.testbed.bed import DATASTORE, IMAGES, PROFILE, Bed
 from tests.testbed.mariadb import PASSWORD
 from tests.testbed.ports import free_ports
 from tests.testbed.processes import Child
+from tests.testbed.vcl_rows import ReservationRows
 from tests.testbed.vsphere import TestbedError
 
 LINUX, WINDOWS = (image.name for image in IMAGES)
@@ -106,6 +107,11 @@ class Reserved:
             "vcl",
         )
         return made.reservation_id
+
+    def cluster(self, computer_ids: list[int]) -> list[ReservationRows]:
+        made = self.rows.cluster(computer_ids, self._bed.site.images[WINDOWS], self._bed.site.node_id)
+        self.requests.append(made[0].request_id)
+        return made
 
     def endless(self) -> None:
         self._bed.mariadb.execute(f"UPDATE request SET end = '2038-01-01' WHERE id = {self.requests[-1]}", "vcl")
@@ -203,6 +209,29 @@ def test_a_seat_of_a_block_is_promised_until_somebody_takes_it(
     assert [(one.reservation_id, one.group) for one in promised(inventory, slot)] == [(0, f"block-{block}")]
     number = reserved.reservation(slot, (90, 120))
     assert [one.reservation_id for one in promised(inventory, slot)] == [number]
+
+
+def test_the_members_of_a_request_are_those_on_the_same_profile_that_the_same_engine_provisions(
+    bed: Bed, inventory: VclInventory, reserved: Reserved, slots: Iterator[Slot]
+) -> None:
+    machines = [next(slots) for _ in range(4)]
+    first, second, elsewhere, other_engine = (
+        made.reservation_id for made in reserved.cluster([slot.computer_id for slot in machines])
+    )
+    no_engine = reserved.rows.value("SELECT id FROM provisioning WHERE name = 'none'")
+    update = "UPDATE computer SET {} WHERE id = {}"
+    bed.mariadb.execute(update.format("vmhostid = NULL", machines[2].computer_id), "vcl")
+    bed.mariadb.execute(update.format(f"provisioningid = {no_engine}", machines[3].computer_id), "vcl")
+    found = inventory.members(first, PROFILE)
+    assert [(one.reservation_id, one.computer_id) for one in found] == [
+        (first, machines[0].computer_id),
+        (second, machines[1].computer_id),
+    ]
+    assert {(one.group, one.image.name) for one in found} == {(f"request-{reserved.requests[-1]}", WINDOWS)}
+    assert found[0].ends_at is not None
+    assert elsewhere not in [one.reservation_id for one in inventory.members(elsewhere, PROFILE)]
+    assert inventory.members(first, "another") == []
+    assert [one.reservation_id for one in inventory.members(other_engine, PROFILE)] == [other_engine]
 
 
 # --- command line ----------------------------------------------------------------------------------------------------

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.demo.story import BASE, Story
-from tests.integration.calls import Slot
+from tests.integration.calls import Slot, call
 from tests.testbed.audit import leftovers
-from tests.testbed.bed import Bed, Plan
+from tests.testbed.bed import IMAGES, Bed, Plan
 from tests.testbed.processes import Child
+from tests.testbed.vcl_rows import ReservationRows
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,70 @@ def test_a_killed_vcld_process_is_followed_by_one_that_takes_up_its_load(bed: Be
     )
     assert loads == 1
     assert leftovers(bed) == []
+
+
+RequestFor = Callable[[list[Slot], str], list[ReservationRows]]
+
+
+@pytest.fixture
+def request_for(bed: Bed) -> Iterator[RequestFor]:
+    """Makes one request for several machines with an image."""
+    rows, made = bed.rows(), []
+
+    def make(machines: list[Slot], image: str) -> list[ReservationRows]:
+        made.append(rows.cluster([slot.computer_id for slot in machines], bed.site.images[image], bed.site.node_id))
+        return made[-1]
+
+    yield make
+    for one in made:
+        rows.execute("DELETE FROM reservation WHERE requestid = %s", one[0].request_id)
+        rows.execute("DELETE FROM request WHERE id = %s", one[0].request_id)
+
+
+def claims_of_group(bed: Bed, request_id: int) -> dict[int, str]:
+    """The host by computer of all claims of a request."""
+    connection = bed.mariadb.connect()
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT computer_id, endpoint FROM esxprov_claim WHERE claim_group = %s AND state <> 'released'",
+            (f"request-{request_id}",),
+        )
+        return {row["computer_id"]: row["endpoint"] for row in cursor.fetchall()}
+
+
+def test_the_machines_of_one_request_are_placed_together_by_whoever_comes_first(
+    bed: Bed, slots: Iterator[Slot], service: Child, request_for: RequestFor
+) -> None:
+    machines = [next(slots) for _ in range(3)]
+    made = request_for(machines, BASE)
+    children = [bed.vcld_child(one.reservation_id, "load") for one in made]
+    for child in children:
+        out, err = child.communicate(timeout=60)
+        assert (json.loads(out.splitlines()[0])["result"], err) == (1, "")
+    claims = claims_of_group(bed, made[0].request_id)
+    assert claims.keys() == {slot.computer_id for slot in machines}
+    decisions = bed.rows().value(
+        "SELECT GROUP_CONCAT(JSON_LENGTH(decision, '$.requests')) FROM esxprov_event "
+        "WHERE call_name = 'load' AND decision IS NOT NULL AND reservation_id IN (%s, %s, %s)",
+        *(one.reservation_id for one in made),
+    )
+    assert decisions == "3", "one decision, for all three"
+    children = [bed.vcld_child(one.reservation_id, "unload") for one in made]
+    assert [json.loads(child.communicate(timeout=60)[0])["result"] for child in children] == [1, 1, 1]
+    assert leftovers(bed) == []
+
+
+def test_a_request_that_does_not_fit_as_a_whole_gets_nothing(
+    bed: Bed, slots: Iterator[Slot], service: Child, request_for: RequestFor
+) -> None:
+    windows = IMAGES[1]
+    room = sum((host.memory_mb - 2048) // (windows.ram_mb + 100) for host in bed.plan.hosts)
+    machines = [next(slots) for _ in range(room + 1)]
+    made = request_for(machines, windows.name)
+    for slot, one in list(zip(machines, made, strict=True))[:2]:
+        image = {"name": windows.name, "min_ram_mb": windows.ram_mb, "min_cpus": windows.cpus}
+        reservation = {"request_id": one.request_id, "reservation_id": one.reservation_id}
+        reply = call(bed, slot.request("load", image=image, reservation=reservation))
+        assert reply["error"]["code"] == "no_capacity", reply
+        assert f"do not take all {room + 1} VMs of the request together" in reply["error"]["message"]
+        assert claims_of_group(bed, one.request_id) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,10 +155,16 @@ class VclRows:
         return computer
 
     def reservation(self, computer_id: int, image: ImageRows, node_id: int, *, state: str = "new") -> ReservationRows:
+        """A request for one machine."""
+        return self.cluster([computer_id], image, node_id, state=state)[0]
+
+    def cluster(
+        self, computer_ids: Sequence[int], image: ImageRows, node_id: int, *, state: str = "new"
+    ) -> list[ReservationRows]:
+        """One request for several machines."""
         start, end = self.value("SELECT NOW()"), self.value("SELECT NOW() + INTERVAL 4 HOUR")
-        log = self.insert(
-            "log", userid=1, start=start, initialend=end, finalend=end, computerid=computer_id, imageid=image.image_id
-        )
+        whose = {"userid": 1, "computerid": computer_ids[0], "imageid": image.image_id}
+        log = self.insert("log", start=start, initialend=end, finalend=end, **whose)
         request = self.insert(
             "request",
             stateid=self.state(state),
@@ -168,16 +175,21 @@ class VclRows:
             end=end,
             daterequested=start,
         )
-        reservation = self.insert(
-            "reservation",
-            requestid=request,
-            computerid=computer_id,
-            imageid=image.image_id,
-            imagerevisionid=image.revision_id,
-            managementnodeid=node_id,
-            lastcheck=start,
-        )
-        return ReservationRows(request, reservation)
+        return [
+            ReservationRows(
+                request,
+                self.insert(
+                    "reservation",
+                    requestid=request,
+                    computerid=computer_id,
+                    imageid=image.image_id,
+                    imagerevisionid=image.revision_id,
+                    managementnodeid=node_id,
+                    lastcheck=start,
+                ),
+            )
+            for computer_id in computer_ids
+        ]
 
     def state(self, name: str) -> int:
         return int(self.value("SELECT id FROM state WHERE name = %s", name))

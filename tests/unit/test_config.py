@@ -6,7 +6,7 @@ import pytest
 
 from esxprov import config
 from esxprov.errors import ConfigurationError
-from esxprov.model import DiskMode
+from esxprov.model import ClusterAffinity, DiskMode
 
 
 @pytest.fixture
@@ -99,6 +99,12 @@ def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
         ("endpoints = esx1", "endpoints = esx1, esx2", r"no section \[endpoint esx2\]"),
         ("disk = linked", "disk = thick", "expected copy or linked"),
         ("disk = linked", "golden = ../golden", "expected a directory on the datastore"),
+        ("disk = linked", "policy = dense", "expected pack or spread"),
+        ("disk = linked", "n_plus_one = 1", "expected yes or no"),
+        ("disk = linked", "cluster_max_per_host = -1", "expected a whole number from 0 to 1000"),
+        ("disk = linked", "cluster_affinity = near", "expected none or prefer-apart or prefer-together or apart or"),
+        ("disk = linked", "image_hosts = gpu-*", r"has the rule 'gpu-\*', expected a pattern and names of"),
+        ("disk = linked", "image_hosts = a b: blade1", "expected a pattern and names of hosts"),
         ("profile = blades", "", r"\[pool main\] profile is missing"),
         ("source = dhcpd:", "source = file:", "expected dhcpd:/path"),
         ("user = svc", "user = svc\nthumbprint = 00:11", "64 hexadecimal digits"),
@@ -172,3 +178,23 @@ def test_a_token_must_be_one(conf: Path, content: str) -> None:
 def test_where_to_listen_is_an_address_and_a_port(conf: Path, listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"\[http\] listen is .*, expected an address and a port"):
         load(conf, f"http.listen={listen}")
+
+
+def test_a_pool_s_wishes_for_placement_are_read(conf: Path) -> None:
+    pool = load(
+        conf,
+        "pool main.policy=spread",
+        "pool main.n_plus_one=yes",
+        "pool main.cluster_max_per_host=2",
+        "pool main.cluster_affinity=prefer-apart",
+        "pool main.image_hosts=gpu-*: blade1 blade2; win*:blade3",
+    ).pools["main"]
+    assert (pool.policy, pool.n_plus_one, pool.cluster_max_per_host) == ("spread", True, 2)
+    assert pool.cluster_affinity is ClusterAffinity.PREFER_APART
+    assert pool.image_hosts == (("gpu-*", ("blade1", "blade2")), ("win*", ("blade3",)))
+
+
+def test_without_wishes_vms_of_a_request_go_anywhere(conf: Path) -> None:
+    pool = load(conf).pools["main"]
+    assert (pool.policy, pool.n_plus_one, pool.cluster_max_per_host) == ("pack", False, None)
+    assert (pool.cluster_affinity, pool.image_hosts) == (ClusterAffinity.NONE, ())

@@ -37,6 +37,7 @@ from esxprov.model import (
     Vm,
 )
 from esxprov.placement.ledger import Ledger
+from esxprov.placement.placer import Placers
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
 from esxprov.ports import Look, Mark, Progress, Tools
 from esxprov.request import read
@@ -381,6 +382,10 @@ class FakeInventory:
     def images(self) -> list[CatalogueImage]:
         return IMAGES
 
+    def members(self, reservation_id: int, profile: str) -> list[Promised]:
+        group = next((one.group for one in self.promises if one.reservation_id == reservation_id), None)
+        return [one for one in self.promises if one.group == group]
+
     def promised(self, profile: str) -> list[Promised]:
         return self.promises
 
@@ -391,10 +396,11 @@ class FakeClaims:
 
     world: World
     held: list[Claim] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
 
     @port
     def take(self, want: Want[D]) -> Taken[D]:
-        ledger = Ledger()
+        ledger = self.ledger
         ledger.replace_all(self.held)
         if (claim := held_by(ledger, want)) is not None:
             return Taken(None, claim)
@@ -513,6 +519,7 @@ class Site:
             self.quarantine,
             FakeLeases(self.world),
             self.inventory,
+            Placers(),
         )
         self.world.golden(IMAGE)
 
@@ -546,6 +553,7 @@ class StoredSteps:
 
     def __init__(self) -> None:
         self._written = "{}"
+        self.decision: dict[str, Any] = {}
 
     def read(self) -> dict[str, Any]:
         steps: dict[str, Any] = json.loads(self._written)
@@ -553,7 +561,8 @@ class StoredSteps:
 
     def step(self, name: str, steps: dict[str, Any], decision: dict[str, Any] | None) -> None:
         self._written = json.dumps(steps)
-        json.dumps(decision)
+        if decision is not None:
+            self.decision = json.loads(json.dumps(decision))
 
 
 def _ignore(step: str, message: str, loadstate: str | None, percent: int | None) -> None:

@@ -18,7 +18,7 @@ from bridge.client import Client
 from esxprov import annotation, config, service
 from esxprov.config import Config
 from esxprov.database import Cursor, Database, rows
-from esxprov.handlers.place import Survey, survey
+from esxprov.handlers.survey import Survey, survey
 from esxprov.leases.watcher import active
 from esxprov.model import Claim, ClaimState, Pool, PowerState, Vm
 from tests.testbed.bed import DATASTORE, IMAGES

@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.envelope import Event
 from esxprov import annotation
 from esxprov.errors import Cancelled, ProvisioningError
 from esxprov.handlers import load
 from esxprov.handlers.sweep import sweep
 from esxprov.job import cancelled
-from esxprov.model import Claim, ClaimState, DiskMode, HostKey, PowerState
+from esxprov.model import CatalogueImage, Claim, ClaimState, DiskMode, HostKey, PowerState, Promised
 from esxprov.placement.promises import foreign_claim_id
 from esxprov.ports import Look
-from tests.unit.world import IMAGE, POOL, FakePools, Site
+from tests.unit.world import IMAGE, POOL, FakePools, Site, StoredSteps
 
 DIRECTORY = "[nfs1] inuse/vclv1-27"
 DISK = f"{DIRECTORY}/{IMAGE}.vmdk"
@@ -378,3 +379,102 @@ def test_a_vm_that_goes_for_the_load_takes_no_room_from_it_though_it_was_counted
         Claim(foreign_claim_id(old.endpoint, old.moid), key, 0, 14_200, 1, "", ClaimState.FOREIGN),
     ]
     assert site.run(site.event("load", image={"min_ram_mb": 4096}))["host"] == "esx1"
+
+
+# --- several machines of one request ---------------------------------------------------------------------------------
+
+
+def cluster(site: Site, count: int = 3) -> list[Event]:
+    """The loads of a request with some machines, as VCL's tables have it."""
+    events = []
+    for number in range(count):
+        reservation, computer = 5678 + number, 27 + number
+        events.append(
+            site.event(
+                "load",
+                reservation={"reservation_id": reservation},
+                computer={
+                    "id": computer,
+                    "name": f"vclv1-{computer}",
+                    "private_mac": f"00:50:56:00:01:{computer:02x}",
+                    "public_mac": f"00:50:56:00:02:{computer:02x}",
+                },
+            )
+        )
+        image = CatalogueImage(IMAGE, "Base", 1024, 1, 2048)
+        site.inventory.promises.append(Promised(reservation, "request-1234", computer, image, 0, None))
+    return events
+
+
+def test_the_first_load_of_a_request_claims_for_all_its_machines_and_the_others_find_their_places() -> None:
+    site = Site()
+    events = cluster(site)
+    site.run(events[1])
+    assert {(claim.computer_id, claim.event_id) for claim in site.claims.held} == {
+        (27, ""),
+        (28, events[1].id),
+        (29, ""),
+    }
+    planned = {claim.computer_id: claim.host.endpoint for claim in site.claims.held}
+    assert {event.data["computer"]["id"]: site.run(event)["host"] for event in (events[0], events[2])} == {
+        computer: planned[computer] for computer in (27, 29)
+    }
+    assert len(site.claims.held) == len(site.world.vms) == 3
+
+
+def test_a_request_of_which_one_machine_fits_nowhere_has_no_place_at_all() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    site.hypervisors["esx1"].ram_mb = 1024 + 2500
+    for event in cluster(site):
+        with pytest.raises(ProvisioningError, match="do not take all 3 VMs of the request together") as caught:
+            site.run(event)
+        assert "it would fit if" in caught.value.message
+        assert (caught.value.code, site.claims.held) == ("no_capacity", [])
+
+
+def test_the_machines_of_a_request_are_spread_as_the_pool_wants() -> None:
+    site = Site(pool=replace(POOL, cluster_max_per_host=1))
+    assert len({site.run(event)["host"] for event in cluster(site)}) == 3
+
+
+def test_a_machine_whose_host_refuses_it_goes_elsewhere_and_the_others_stay() -> None:
+    site = Site(pool=replace(POOL, cluster_max_per_host=1, endpoints=("esx1", "esx2", "esx3", "esx4")))
+    first, second, third = cluster(site)
+    site.run(first)
+    planned = {claim.computer_id: claim.host.endpoint for claim in site.claims.held}
+    site.world.refuses = refusing(planned[28])
+    assert site.run(second)["host"] not in planned.values()
+    site.world.refuses = {}
+    assert site.run(third)["host"] == planned[29]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_killed_at_any_call_every_machine_of_a_request_has_one_claim(number: int, when: str) -> None:
+    site = Site()
+    events = cluster(site)
+    site.world.die_at = (number, when)
+    site.run_until_done(events[0])
+    for event in events[1:]:
+        site.run(event)
+    assert sorted(claim.computer_id for claim in site.claims.held) == [27, 28, 29]
+    assert len(site.world.vms) == 3
+
+
+def test_what_is_said_of_later_does_not_count_the_machines_that_are_to_be_placed() -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    site.hypervisors["esx1"].ram_mb = 1024 + 2200
+    (event,) = cluster(site, 1)
+    site.run(event)
+    at = int(site.world.now.timestamp())
+    site.inventory.promises = [replace(one, ends_at=at + 3600) for one in site.inventory.promises]
+    other = site.event("load", reservation={"reservation_id": 6000}, computer={"id": 40, "name": "vclv1-40"})
+    site.inventory.promises.append(
+        Promised(6000, "request-2000", 40, CatalogueImage(IMAGE, "Base", 1024, 1, 2048), at, at + 7200)
+    )
+    book = StoredSteps()
+    job = site.job(other, book)
+    with pytest.raises(ProvisioningError):
+        load.load(job, site.tools)
+    job.write_down("undo")
+    assert any("when reservation 5678 ends" in help for help in book.decision["decision"]["help"])
