@@ -14,7 +14,6 @@ from benchmarks.stage import SLOTS, Slot, Stage, succeeded
 from benchmarks.straight_line import Script
 from bridge.client import Client
 from esxprov.leases.watcher import LeaseWatcher
-from esxprov.looks import RECENT_S
 
 NAME = "load"
 BOUND = 1.5
@@ -35,7 +34,6 @@ class Side:
 
     def measure(self, stage: Stage, slots: Sequence[Slot], pool: ThreadPoolExecutor, *, keep: bool = True) -> None:
         """Load all slots at once, until the last one has its address; what is not kept warms up."""
-        time.sleep(2 * RECENT_S)  # no load may profit from what an earlier one saw
         before = stage.vsphere_calls()
         began = time.perf_counter()
         done = [pool.submit(load, slot) for load, slot in zip(self.loads, slots, strict=False)]
@@ -103,7 +101,7 @@ def _compare(
         "pyVmomi script with the same vSphere calls in the same order, in threads of the benchmark, waiting for the "
         "lease with the same watcher (esxprov.leases). Simulator without task time, a real dhcpd, guests that ask at "
         "once; sessions are logged in on both sides, and unloading is not measured. vSphere calls per load: "
-        f"{service.calls.total() / loads:.1f} by the service (loads that ask together look at the hosts together), "
+        f"{service.calls.total() / loads:.1f} by the service (that it is told of changes included), "
         f"{script.calls.total() / loads:.1f} by the script",
         vsphere_calls_per_load=_per_load(service.calls, loads),
         vsphere_calls_per_load_of_the_floor=_per_load(script.calls, loads),

@@ -128,6 +128,8 @@ class Script:
 
     def __init__(self, servers: Mapping[str, VSphere], leases: LeaseWatcher) -> None:
         self._sessions = [Session(server) for server in servers.values()]
+        # Once: the service too knows what the hosts have before it is asked.
+        self._homes = [self._survey(session) for session in self._sessions]
         self._leases = leases
 
     def close(self) -> None:
@@ -143,10 +145,8 @@ class Script:
         if self._sessions[0].get(_GOLDEN) is None:
             raise FileNotFoundError(_GOLDEN)
 
-        homes = [self._survey(session) for session in self._sessions]
-        home = homes[slot.id % len(homes)]
-
-        for each in homes:
+        home = self._homes[slot.id % len(self._homes)]
+        for each in self._homes:
             index = each.session.content.searchIndex
             if index.FindByDatastorePath(each.datacenter, vmx) is not None:
                 raise FileExistsError(vmx)

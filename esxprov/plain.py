@@ -29,7 +29,7 @@ _AS_IT_IS = frozenset({str, int, float, bool, types.NoneType})
 
 def to_plain(value: Any) -> Any:
     """What json.dumps takes, of dataclasses, tuples, mappings, enums and plain values, nested as they like."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _AS_IT_IS:
         return value
     names = _names(kind)

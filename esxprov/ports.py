@@ -214,35 +214,11 @@ class Looks(Protocol):
         """Each endpoint's name and answer, or why it has none; the question goes to all of them side by side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What has changed at an endpoint between two versions of what is known of it.
-
-    `gone` are the moids of hosts and VMs that are not there any more. `complete`: this is all that there is, forget
-    what you had. Version 0 is what nothing is known of yet.
-    """
-
-    version: int
-    hosts: tuple[Host, ...] = ()
-    vms: tuple[Vm, ...] = ()
-    gone: tuple[str, ...] = ()
-    complete: bool = False
-
-
 class Watches(Protocol):
     """What is known of endpoints without asking them, kept current by what they tell."""
 
     def look(self, endpoint: str) -> Look | None:
         """What is known; a look with a problem if the endpoint is known to be silent; None if it must be asked."""
-
-    def changes_since(self, endpoint: str, version: int, timeout_s: float = 0) -> Changes:
-        """What has changed after `version` (0: everything), after waiting up to `timeout_s` for something to."""
-
-    def on_change(self, callback: Callable[[str], object]) -> None:
-        """Call it with an endpoint's name when one of its hosts or VMs has changed, at most once for what the endpoint
-        tells at once; and when the endpoint falls silent or answers again. It is called in the thread that was told,
-        so it must be quick.
-        """
 
 
 @dataclass(frozen=True, slots=True)

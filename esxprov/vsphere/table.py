@@ -12,14 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esxprov.model import Host, Vm
-from esxprov.ports import Changes
 from esxprov.vsphere.api import vim
 from esxprov.vsphere.inventory import Objects
 from esxprov.vsphere.properties import Found, moid
 from esxprov.vsphere.updates import Modify, Update, fold
-
-REMEMBERED = 10_000
-"""How many objects that are gone are remembered; who has not asked for longer is told everything."""
 
 
 @dataclass(eq=False, slots=True)
@@ -38,19 +34,15 @@ class Poll:
 
 
 class Table:
-    """One value per host and VM; `version` counts the changes of values. A change costs as much as it changes."""
+    """One value per host and VM. A change costs as much as it changes."""
 
     def __init__(self, endpoint: str) -> None:
-        self.version = 0
         self.has_gaps = False  # the stream told of an object that we do not know: a poll is due
         self._objects = Objects(endpoint)
         self._hosts: dict[str, Host] = {}
         self._vms: dict[str, Vm] = {}
         self._all_hosts: tuple[Host, ...] | None = ()  # None: to be made anew
         self._all_vms: tuple[Vm, ...] | None = ()
-        self._changed: dict[str, int] = {}  # the version of each value's last change, oldest first
-        self._gone: dict[str, int] = {}  # likewise of those without a value
-        self._forgotten = 0  # the version of the last one that was dropped from _gone
         self._polls: list[Poll] = []
         self._begun = 0
         self._answered = 0  # the number of the last poll that was taken over
@@ -66,18 +58,6 @@ class Table:
         if self._all_vms is None:
             self._all_vms = tuple(self._vms.values())
         return self._all_vms
-
-    def changes_since(self, version: int) -> Changes:
-        """What has changed after `version`; everything if that is 0, or so old that it is not known any more."""
-        if version == 0 or not self._forgotten <= version <= self.version:
-            return Changes(self.version, self.hosts(), self.vms(), complete=True)
-        changed = _newer(self._changed, version)
-        return Changes(
-            self.version,
-            tuple(self._hosts[key] for key in changed if key in self._hosts),
-            tuple(self._vms[key] for key in changed if key in self._vms),
-            tuple(_newer(self._gone, version)),
-        )
 
     def fold(self, updates: Iterable[Update]) -> bool:
         """Take over what the stream tells. True if a value has changed."""
@@ -129,47 +109,29 @@ class Table:
         return merged | {path: value for path, value in told.items() if (key, path) in poll.properties}
 
     def _publish(self, touched: dict[str, Any]) -> bool:
-        """Make anew the values of what was touched, and of what hangs on it."""
-        version = self.version + 1
+        """Make anew the values of what was touched, and of what hangs on it. True if one has changed."""
         hosts = [key for key, ref in touched.items() if isinstance(ref, vim.HostSystem)]
         vms = [key for key, ref in touched.items() if isinstance(ref, vim.VirtualMachine)]
         if len(hosts) + len(vms) < len(touched):
             # A datastore, a network or a folder: any host may have a part in it.
             hosts = list(dict.fromkeys([*self._hosts, *hosts]))
-        for key in hosts:
-            found = self._objects.all.get(key)
-            self._put(self._hosts, key, self._objects.host(found) if found else None, version)
-        for key in vms:
-            found = self._objects.all.get(key)
-            self._put(self._vms, key, self._objects.vm(found) if found else None, version)
-        return self.version == version
+        changed = False
+        for values, keys, make in ((self._hosts, hosts, self._objects.host), (self._vms, vms, self._objects.vm)):
+            for key in keys:
+                found = self._objects.all.get(key)
+                changed |= self._put(values, key, make(found) if found else None)
+        return changed
 
-    def _put(self, values: dict[str, Any], key: str, value: Host | Vm | None, version: int) -> None:
+    def _put(self, values: dict[str, Any], key: str, value: Host | Vm | None) -> bool:
+        """True if that is news."""
         if values.get(key) == value:
-            return
-        self.version = version
+            return False
+        if value is None:
+            del values[key]
+        else:
+            values[key] = value
         if values is self._hosts:
             self._all_hosts = None
         else:
             self._all_vms = None
-        self._changed.pop(key, None)
-        self._gone.pop(key, None)
-        if value is not None:
-            values[key] = value
-            self._changed[key] = version
-            return
-        del values[key]
-        self._gone[key] = version
-        if len(self._gone) > REMEMBERED:
-            oldest = next(iter(self._gone))
-            self._forgotten = self._gone.pop(oldest)
-
-
-def _newer(versions: dict[str, int], version: int) -> list[str]:
-    """The keys of a dict in the order of its values whose value is above `version`; looks at no others."""
-    keys: list[str] = []
-    for key in reversed(versions):
-        if versions[key] <= version:
-            break
-        keys.append(key)
-    return keys
+        return True

@@ -13,7 +13,7 @@ from functools import partial
 
 from esxprov.errors import ProvisioningError
 from esxprov.model import EndpointConfig
-from esxprov.ports import Changes, Look
+from esxprov.ports import Look
 from esxprov.vsphere import faults, inventory
 from esxprov.vsphere.properties import Found
 from esxprov.vsphere.session import Session
@@ -68,7 +68,7 @@ class Watch:
         self._updates = Updates(self._session)
         self._failures = 0  # in a row
         # Of all threads:
-        self._changed = threading.Condition()  # guards all below; notified when a value has changed
+        self._lock = threading.Lock()  # guards all below
         self._table = Table(config.name)
         self._alive_at = -math.inf  # the last proof of life
         self._silence: _Silence | None = None  # since then
@@ -80,19 +80,13 @@ class Watch:
     def look(self) -> Look | None:
         """ports.Watches.look"""
         name = self._config.name
-        with self._changed:
+        with self._lock:
             now = self._monotonic()
             if self._silence is not None and now < self._silence.until:
                 return Look(name, problem=self._silence.text(now))
             if now - self._alive_at > ALIVE_S:
                 return None
             return Look(name, self._table.hosts(), self._table.vms(), seen_at=self._alive_at)
-
-    def changes_since(self, version: int, timeout_s: float = 0) -> Changes:
-        """ports.Watches.changes_since"""
-        with self._changed:
-            self._changed.wait_for(lambda: self._table.version > version, timeout_s)
-            return self._table.changes_since(version)
 
     def poll(self, session: Session) -> list[Found]:
         """Read everything through that session, and correct by it what is known. Any thread. Raises foreign."""
@@ -113,7 +107,7 @@ class Watch:
     def join(self, until: float) -> bool:
         """Wait for the thread to end, until that monotonic time. False if it has not."""
         while self._thread.is_alive() and (left_s := until - time.monotonic()) > 0:
-            with self._changed:
+            with self._lock:
                 if not self._leaving:
                     # Again and again, for between two looks at _ended it may just have begun to wait.
                     self._session.interrupt()
@@ -144,7 +138,7 @@ class Watch:
             # The answer is held back for so long, so it must be well within the time-out.
             wait_s = min(WAIT_S, self._config.timeout_s // 2, due - time.monotonic())
             updates = self._updates.next(max(1, int(wait_s)))
-            with self._changed:
+            with self._lock:
                 news = self._table.fold(updates)
             self._is_alive(self._monotonic(), news)
             self._failures = 0
@@ -153,25 +147,24 @@ class Watch:
                 due = time.monotonic() + self._poll_s
 
     def _polled(self, read: Callable[[], list[Found]]) -> list[Found]:
-        with self._changed:
+        with self._lock:
             poll = self._table.begin()
             began = self._monotonic()
         try:
             found = read()
-            with self._changed:
+            with self._lock:
                 news = self._table.correct(poll, found)
         finally:
-            with self._changed:
+            with self._lock:
                 self._table.end(poll)
         self._is_alive(began, news)
         return found
 
     def _is_alive(self, at: float, changed: bool) -> None:
         """It has answered a question of the time `at`, and what it said made a difference or not."""
-        with self._changed:
+        with self._lock:
             self._alive_at = max(self._alive_at, at)
             silence, self._silence = self._silence, None
-            self._changed.notify_all()
         if silence is not None:
             log.info("%s answers again after %.0f s", self._config.name, self._monotonic() - silence.since)
         if changed or silence is not None:
@@ -179,7 +172,7 @@ class Watch:
 
     def _is_silent(self, problem: ProvisioningError, asked_at: float, next_s: float) -> None:
         """A question of `asked_at` had no answer, and we shall ask again after `next_s`."""
-        with self._changed:
+        with self._lock:
             if self._alive_at > asked_at:
                 return  # it has answered somebody else
             now = self._monotonic()
@@ -210,7 +203,7 @@ class Watch:
         return faults.translate(error, self._config, "look at the hosts")
 
     def _leave(self) -> None:
-        with self._changed:
+        with self._lock:
             self._leaving = True
             silent = self._silence is not None
         if silent:
@@ -262,9 +255,6 @@ class Watches:
     def look(self, endpoint: str) -> Look | None:
         watch = self._watches.get(endpoint)
         return watch.look() if watch else None
-
-    def changes_since(self, endpoint: str, version: int, timeout_s: float = 0) -> Changes:
-        return self._watches[endpoint].changes_since(version, timeout_s)
 
     def on_change(self, callback: Callable[[str], object]) -> None:
         self._callbacks.append(callback)

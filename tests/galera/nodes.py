@@ -6,7 +6,7 @@ from contextlib import closing
 
 from esxprov import schema
 from esxprov.database import Database
-from tests.integration.test_claims import database_at
+from tests.integration.claims_rig import database_at
 from tests.testbed.galera import Galera, GaleraNode
 
 

@@ -14,7 +14,7 @@ from esxprov.errors import DependencyUnavailable
 from esxprov.model import Claim, HostKey
 from esxprov.placement.claims import Claims
 from esxprov.placement.wants import Want
-from tests.integration.test_claims import database_at, first_fit, ledger_of
+from tests.integration.claims_rig import database_at, first_fit, ledger_of
 from tests.testbed.galera import GaleraNode
 
 HOSTS = [HostKey(f"esx{number}", "ha-host") for number in range(20)]

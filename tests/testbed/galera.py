@@ -25,8 +25,8 @@ _EVS += "evs.inactive_timeout=PT2S;evs.install_timeout=PT2S"
 
 
 class GaleraNode(MariaDb):
-    """One server of a cluster. `peers` are the ports on which the servers talk to each other, by number. Number 0 founds
-    the cluster; the others join it and get its data.
+    """One server of a cluster. `peers` are the ports on which the servers talk to each other, by number. Number 0
+    founds the cluster; the others join it and get its data.
     """
 
     def __init__(self, directory: Path, number: int, peers: list[int]) -> None:

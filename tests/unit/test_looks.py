@@ -14,7 +14,7 @@ import pytest
 from esxprov.errors import ProvisioningError
 from esxprov.looks import RECENT_S, Looks
 from esxprov.model import Vm
-from esxprov.ports import Changes, Hypervisors, Look, Watches
+from esxprov.ports import Hypervisors, Look, Watches
 
 _PATIENCE_S = 10.0
 
@@ -165,9 +165,6 @@ class Watch:
 
     def look(self, endpoint: str) -> Look | None:
         return self.known.get(endpoint)
-
-    def changes_since(self, endpoint: str, version: int, timeout_s: float = 0) -> Changes:
-        raise NotImplementedError
 
     def on_change(self, callback: Callable[[str], object]) -> None:
         raise NotImplementedError

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from esxprov.model import Host, PowerState, Vm
-from esxprov.vsphere import table as module
 from esxprov.vsphere.api import vim
 from esxprov.vsphere.inventory import Objects
 from esxprov.vsphere.properties import Found
@@ -127,10 +126,10 @@ def test_free_space_changes_every_host_of_the_datastore() -> None:
 
 def test_what_is_told_but_makes_no_difference_is_no_change() -> None:
     table = filled()
-    before = table.version
+    before = table.vms()
     assert not table.fold([Modify(VMS[0], {"runtime.powerState": "poweredOff"}), Modify(VMS[1], {"other": 1})])
     assert not poll(table, tree())
-    assert table.version == before
+    assert table.vms() is before
 
 
 def test_a_change_of_an_unknown_object_is_a_gap_until_the_next_poll() -> None:
@@ -195,45 +194,23 @@ def test_a_poll_that_is_late_does_not_overwrite_one_that_began_after_it() -> Non
 # --- what has changed ------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_is_told_what_changed_since_its_version() -> None:
+def test_what_there_is_is_the_same_object_until_it_changes() -> None:
     table = filled()
-    known = table.version
-    table.fold([Modify(VMS[0], {"name": "other"}), Leave(VMS[1])])
-    changes = table.changes_since(known)
-    assert ([vm.name for vm in changes.vms], changes.hosts, changes.gone) == (["other"], (), ("vm-1",))
-    assert not changes.complete
-    nothing = table.changes_since(changes.version)
-    assert (nothing.vms, nothing.hosts, nothing.gone, nothing.complete) == ((), (), (), False)
-
-
-def test_a_new_reader_is_told_everything() -> None:
-    table = filled()
-    changes = table.changes_since(0)
-    assert (changes.hosts, changes.vms, changes.complete) == (table.hosts(), table.vms(), True)
-
-
-def test_of_what_nothing_is_known_the_version_is_0() -> None:
-    assert Table("vc1").changes_since(0).version == 0
+    hosts_before, vms_before = table.hosts(), table.vms()
+    assert table.fold([Modify(VMS[0], {"name": "other"})])
+    assert table.hosts() is hosts_before
+    assert [vm.name for vm in table.vms() if vm not in vms_before] == ["other"]
+    after = table.vms()
+    assert not table.fold([Modify(VMS[0], {"name": "other"})])
+    assert table.vms() is after
 
 
 def test_a_vm_that_came_back_is_not_gone() -> None:
     table = filled()
-    known = table.version
-    table.fold([Leave(VMS[1])])
-    table.fold([Enter(VMS[1], vm_properties())])
-    changes = table.changes_since(known)
-    assert ([vm.moid for vm in changes.vms], changes.gone) == (["vm-1"], ())
-
-
-def test_who_has_not_asked_for_long_is_told_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", 1)
-    table = filled()
-    old = table.version
-    table.fold([Leave(VMS[0])])
-    newer = table.version
-    table.fold([Leave(VMS[1])])
-    assert table.changes_since(old).complete
-    assert table.changes_since(newer).gone == ("vm-1",)
+    assert table.fold([Leave(VMS[1])])
+    assert "vm-1" not in vms(table)
+    assert table.fold([Enter(VMS[1], vm_properties())])
+    assert "vm-1" in vms(table)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -256,11 +233,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def test_one_update_costs_one_value_however_many_vms_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     table = filled(tree(vms=10_000))
-    known = table.version
     made = counted(monkeypatch)
     table.fold([Modify(VMS[0], {"runtime.powerState": "poweredOn"})])
     assert made == {"vm": 1}
-    assert len(table.changes_since(known).vms) == 1
 
 
 def test_a_poll_makes_only_the_values_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,8 +273,6 @@ class Endpoint(RuleBasedStateMachine):
         self.reads: list[tuple[Poll, list[Found]]] = []
         self.asked: list[Poll] = []
         self.table = filled(self.truth)
-        self.version = 0
-        self.followed: dict[str, Host | Vm] = {}
 
     @rule(vm=st.sampled_from(VMS), setting=_SETTING)
     def change(self, vm: Any, setting: tuple[str, Any]) -> None:
@@ -352,17 +325,6 @@ class Endpoint(RuleBasedStateMachine):
         self.table.correct(poll, read)
         self.table.end(poll)
 
-    @rule()
-    def follow(self) -> None:
-        changes = self.table.changes_since(self.version)
-        self.version = changes.version
-        if changes.complete:
-            self.followed = {}
-        for key in changes.gone:
-            self.followed.pop(key, None)
-        self.followed |= {host.key.moid: host for host in changes.hosts}
-        self.followed |= {vm.moid: vm for vm in changes.vms}
-
     @invariant()
     def values_are_those_of_the_objects(self) -> None:
         objects = self.table._objects
@@ -383,8 +345,6 @@ class Endpoint(RuleBasedStateMachine):
         }
         poll(self.table, self.truth)
         assert {vm.moid: vm for vm in fresh.vms()} == vms(self.table)
-        self.follow()
-        assert self.followed == {**hosts(self.table), **vms(self.table)}
 
 
 TestAnyOrder = Endpoint.TestCase
