@@ -68,7 +68,14 @@ class Answer:
     rows: list[dict[str, Any]]
 
 
-COMMIT = Statement("COMMIT")
+BEGIN = Statement("SAVEPOINT begun")
+COMMIT = Statement("RELEASE SAVEPOINT begun"), Statement("COMMIT")
+"""The first and the last of a transaction whose statements are sent in packets.
+
+When Galera rolls a transaction back for the sake of another node while a packet is being executed, the rest of that
+packet is a new transaction, and a mere COMMIT would commit that half. But the savepoint has gone with the old one, and
+statements behind one that fails are not executed.
+"""
 
 FAILS = "(~0 + 1)"
 """An expression that, where its value is needed, makes a statement fail with Unmet, in every SQL mode."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from esxprov.database import FAILS, Cursor, Statement, Unmet, matched, rows, together
+from esxprov.database import BEGIN, FAILS, Cursor, Statement, Unmet, matched, rows, together
 from esxprov.model import Claim, ClaimState, HostKey
 from esxprov.placement.books import Books, Held
 
@@ -31,9 +31,12 @@ _CLAIM = (
 
 _NOW = "UTC_TIMESTAMP(6)"
 
-LOCK = Statement(
-    "INSERT INTO esxprov_domain (name, token) VALUES ('all', LAST_INSERT_ID(1)) "
-    "ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(token + 1)"
+LOCK = (
+    BEGIN,
+    Statement(
+        "INSERT INTO esxprov_domain (name, token) VALUES ('all', LAST_INSERT_ID(1)) "
+        "ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(token + 1)"
+    ),
 )
 """Takes the row of all claims until the end of the transaction, whose fencing token is then LAST_INSERT_ID(): the other
 statements need not wait for it.
@@ -46,7 +49,7 @@ _TOKEN = "LAST_INSERT_ID()"
 
 def lock_and_read(cursor: Cursor, since: int) -> tuple[int, list[Change]]:
     """Take the row of all claims: the new token, and what was changed after the token `since`; in one round trip."""
-    locked, read = together(cursor, [LOCK, _changed(since)])
+    _, locked, read = together(cursor, [*LOCK, _changed(since)])
     return locked.last_id, _changes(read.rows)
 
 

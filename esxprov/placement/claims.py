@@ -132,7 +132,7 @@ class Claims:
             self._mirror.keep()
         elif states:
             # Nobody has to know the claims, and all is said in one round trip.
-            statements = [claim_rows.LOCK, *Draft(states).statements(self._owner), COMMIT]
+            statements = [*claim_rows.LOCK, *Draft(states).statements(self._owner), *COMMIT]
             self._database.run(partial(together, statements=statements), commits=True)
         for asked in batch:
             asked.answer = True
@@ -146,7 +146,7 @@ class Claims:
         self._mirror.mark(states)
         draft = Draft(states)
         answers = [self._decide(asked, want, draft) for asked, want in wants]
-        together(cursor, [*draft.statements(self._owner), COMMIT])
+        together(cursor, [*draft.statements(self._owner), *COMMIT])
         return answers
 
     def _decide(self, asked: _Asked, want: Want[Any], draft: Draft) -> _Answer | Exception:
@@ -205,7 +205,7 @@ class Claims:
         """A sign of life for the claims of these events, and for those that wait for others of their clusters."""
 
         def work(cursor: Cursor) -> None:
-            together(cursor, [claim_rows.LOCK])
+            together(cursor, claim_rows.LOCK)
             claim_rows.renew(cursor, sorted(event_ids), lease_s, self._owner)
 
         if event_ids:
@@ -220,16 +220,16 @@ class Claims:
         return done
 
     def _correct(self, cursor: Cursor, corrections: Sequence[Correction]) -> list[Correction]:
-        together(cursor, [claim_rows.LOCK])
+        together(cursor, claim_rows.LOCK)
         now = {held.claim.id: held for held in claim_rows.select_held_ids(cursor, [one.id for one in corrections])}
         done = [one for one in corrections if one.still_holds(now.get(one.id))]
-        together(cursor, [*_statements(done, self._owner), COMMIT])
+        together(cursor, [*_statements(done, self._owner), *COMMIT])
         return done
 
     def sum_up(self, hosts: Collection[HostKey]) -> None:
         """Set the sums of hosts to those of their claims."""
         ordered = sorted(hosts, key=lambda host: (host.endpoint, host.moid))
-        statements = [claim_rows.LOCK, *(one for host in ordered for one in claim_rows.sum_up(host)), COMMIT]
+        statements = [*claim_rows.LOCK, *(one for host in ordered for one in claim_rows.sum_up(host)), *COMMIT]
         if hosts:
             self._database.run(lambda cursor: together(cursor, statements), commits=True)
 

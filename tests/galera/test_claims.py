@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from esxprov.database import Database
+from esxprov.database import COMMIT, Cursor, Database, Statement, together
 from esxprov.errors import DependencyUnavailable
 from esxprov.model import Claim
 from esxprov.placement import claim_rows
@@ -21,7 +22,7 @@ from esxprov.placement.ledger import Ledger
 from esxprov.placement.wants import Proposal
 from tests.galera.nodes import begin_anew, database_of
 from tests.galera.storm import Storm
-from tests.integration.test_claims import (
+from tests.integration.claims_rig import (
     ask,
     bad_hosts,
     claim_of,
@@ -55,6 +56,27 @@ def test_a_decision_that_another_node_made_stale_is_made_again(databases: list[D
     assert seen == [set(), {2}]
     assert here.of_computer(1) == [claim]
     assert used(databases[0]) == {"esx1": (2000, 2)}
+
+
+def test_of_a_packet_in_the_middle_of_which_another_node_wins_nothing_is_committed(
+    galera: Galera, databases: list[Database]
+) -> None:
+    """In the first attempt of each transaction; the second one is done whole."""
+    galera.nodes[0].execute("CREATE OR REPLACE TABLE esxprov_test (id INT PRIMARY KEY AUTO_INCREMENT, turn INT)")
+    won = Statement("INSERT INTO esxprov_domain VALUES ('all', 1) ON DUPLICATE KEY UPDATE token = token + 1")
+    more = Statement("INSERT INTO esxprov_test (turn) VALUES (0)")
+    for _ in range(RACES):
+        others = iter([databases[1]])
+
+        def work(cursor: Cursor, others: Iterator[Database] = others) -> None:
+            together(cursor, claim_rows.LOCK)
+            for other in others:
+                other.run(lambda cursor: together(cursor, [won]))
+            together(cursor, [*[more] * 12, *COMMIT])
+
+        databases[0].run(work, commits=True)
+    assert ask(databases[0], "SELECT COUNT(*) AS found FROM esxprov_test") == [{"found": 12 * RACES}]
+    assert token(databases[0]) == 2 * RACES
 
 
 def test_a_transaction_that_loses_to_other_nodes_again_and_again_wins_in_the_end(databases: list[Database]) -> None:
@@ -208,6 +230,9 @@ def test_sixteen_processes_near_capacity_keep_all_promises_though_some_and_a_nod
         for database in (first, second):
             assert (Claims(database).all(), set(used(database).values())) == ([], {(0, 0)})
 
+
+RACES = 300
+"""In so many, MariaDB 10.11 commits half a packet dozens of times if it ends with a mere COMMIT."""
 
 CONFLICTS = ("wsrep_local_bf_aborts", "wsrep_local_cert_failures")
 """What a node counts: transactions of its own that gave way to one of another node while they ran, and at their end."""
