@@ -294,7 +294,7 @@ def test_what_a_no_says_of_later_is_what_vcl_has_promised() -> None:
 
 
 def test_what_is_known_to_end_comes_nearer_as_time_passes() -> None:
-    placer, ledger = Placer(POOL), Ledger()
+    placer, ledger = Placer(replace(POOL, reserved_ram_mb=0, cpu_ratio=1.0)), Ledger()
     now, hour_s = 1_700_000_000, 3600
     for number, hours in ((1, 20), (2, 10)):
         key = HostKey(f"esx{number}", "ha-host")
