@@ -66,13 +66,12 @@ def _members(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> list[Member
     known = tools.inventory.members(reservation_id, site.pool.profile) if reservation_id else []
     own = next((one for one in known if one.reservation_id == reservation_id), None)
     asked = common.request(f"reservation-{reservation_id}" if reservation_id else job.event.id, image)
-    member = Member(asked, request.computer.id, reservation_id, own.ends_at if own else None)
+    member = Member(replace(asked, ends_at=own.ends_at if own else None), request.computer.id, reservation_id)
     others = [
         Member(
-            common.request(f"reservation-{one.reservation_id}", one.image),
+            replace(common.request(f"reservation-{one.reservation_id}", one.image), ends_at=one.ends_at),
             one.computer_id,
             one.reservation_id,
-            one.ends_at,
         )
         for one in known
         if one.reservation_id != reservation_id and one.computer_id != member.computer_id

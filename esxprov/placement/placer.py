@@ -51,12 +51,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One VM of those that are placed together: what it asks for, and whose it is. `ends_at` as in Claim."""
+    """One VM of those that are placed together: what it asks for, and whose it is."""
 
     request: PlacementRequest
     computer_id: int
     reservation_id: int
-    ends_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,7 @@ class Placer:
         self._follow(ledger)
         self._see(seen.sights)
         self._farm.expect(seen.catalogue)
+        self._farm.advance(seen.at)
         homeless = [one for one in members if one.computer_id == computer_id or not self._is_housed(one)]
         requests = tuple(one.request for one in homeless)
         if hint is not None and hint.requests != requests:
@@ -173,7 +173,7 @@ class Placer:
             group=request.group,
             disk_mb=request.disk_mb,
             datastore=request.datastore,
-            ends_at=member.ends_at,
+            ends_at=request.ends_at,
         )
         claimed = ledger.of_host(host)
         return Room(

@@ -63,17 +63,18 @@ def members_of(requests: Sequence[PlacementRequest]) -> list[Member]:
     return [Member(request, 100 + number, 200 + number) for number, request in enumerate(requests)]
 
 
-@given(pools, st.lists(st.tuples(snapshots(), clusters()), min_size=1, max_size=4))
+@given(pools, st.lists(st.tuples(snapshots(), clusters(), st.integers(0, 30_000)), min_size=1, max_size=4))
 def test_what_it_decides_is_what_would_be_decided_anew_on_what_it_writes_down(
-    pool: Pool, days: list[tuple[Snapshot, tuple[PlacementRequest, ...]]]
+    pool: Pool, days: list[tuple[Snapshot, tuple[PlacementRequest, ...], int]]
 ) -> None:
     placer, ledger = Placer(pool), Ledger()
-    for world, requests in days:
+    for world, requests, later_s in days:
+        at = world.at + later_s
         ledger.replace_all(world.claims)
         unfit = {host.key: why for host in world.hosts if (why := world.unfit.get(str(host.key)))}
         catalogue = world.catalogue or CATALOGUE
         proposal = answer(
-            placer, ledger, members_of(requests), Seen(sights(world.hosts, world.vms), catalogue, unfit, world.at)
+            placer, ledger, members_of(requests), Seen(sights(world.hosts, world.vms), catalogue, unfit, at)
         )
         made = proposal.decision
         assert (made.requests, made.snapshot.unfit) == (requests, dict(world.unfit))
