@@ -157,7 +157,7 @@ def run(server: MariaDb, config: DatabaseConfig, farm: Farm, kills: int, full: f
 
 
 def _free(server: MariaDb, claims: Claims, farm: Farm, dead: Sequence[_Member]) -> None:
-    owners = ", ".join(f"'{member.owner}'" for member in dead)
+    owners = ", ".join(["''", *(f"'{member.owner}'" for member in dead)])
     server.execute(
         f"UPDATE esxprov_claim SET leased_until = UTC_TIMESTAMP() - INTERVAL 1 SECOND WHERE owner IN ({owners}) "
         "AND leased_until IS NOT NULL"
