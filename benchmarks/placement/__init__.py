@@ -1,4 +1,4 @@
 """What placement is measured against: workloads, traces, and how others would have placed the same requests.
 
-Nothing here but `ours` imports esxprov: it is the other side of the comparison.
+Whatever others do (`bound`, `cut`, `fluid`, `nova`, `packing`, `slots`) knows nothing of esxprov.
 """

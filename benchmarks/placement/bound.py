@@ -6,13 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
+from benchmarks.placement.packing import packing
 from benchmarks.placement.rows import Host, Request, Vm
-
-_INFEASIBLE = 2
-"""scipy.optimize.milp's status."""
 
 
 class FreeRepacking:
@@ -91,7 +87,7 @@ class FreeRepacking:
         if any((needed >= impossible).all() for impossible in self._impossible):
             return None
         rows = np.flatnonzero(needed)
-        found, proved = _packing(self._sizes[rows], needed[rows], self._capacity, self._limit_s)
+        found, proved = packing(self._sizes[rows], needed[rows], self._capacity, self._limit_s)
         if found is None:
             if proved:
                 self._impossible = [known for known in self._impossible if not (known >= needed).all()] + [needed]
@@ -116,28 +112,3 @@ class FreeRepacking:
 def _fits(free: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """How many of each size (column) each host (row) has room for, as a fraction."""
     return np.minimum(free[:, :1] / sizes[:, 0], free[:, 1:] / sizes[:, 1])
-
-
-def _packing(
-    sizes: npt.NDArray[np.int64], needed: npt.NDArray[np.int64], capacity: npt.NDArray[np.int64], limit_s: float
-) -> tuple[npt.NDArray[np.int64] | None, bool]:
-    """Counts of each size on each host, or None and whether it is proved that there are none."""
-    kinds, hosts = len(sizes), len(capacity)
-    kind, host = np.divmod(np.arange(kinds * hosts), hosts)
-    row = np.concatenate([kind, kinds + host, kinds + hosts + host])
-    column = np.tile(np.arange(kinds * hosts), 3)
-    value = np.concatenate([np.ones(kinds * hosts), sizes[kind, 0], sizes[kind, 1]])
-    matrix = coo_array((value, (row, column)), shape=(kinds + 2 * hosts, kinds * hosts)).tocsc()
-    low = np.concatenate([needed, np.zeros(2 * hosts)])
-    high = np.concatenate([needed, capacity[:, 0], capacity[:, 1]])
-    most = (capacity[None, :, :] // sizes[:, None, :]).min(axis=2)
-    answer = milp(
-        np.zeros(kinds * hosts),
-        constraints=LinearConstraint(matrix, low, high),
-        bounds=Bounds(0, np.minimum(most, needed[:, None]).ravel()),
-        integrality=np.ones(kinds * hosts),
-        options={"time_limit": limit_s},
-    )
-    if answer.x is None:
-        return None, answer.status == _INFEASIBLE
-    return np.rint(answer.x).astype(np.int64).reshape(kinds, hosts), True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.placement.rows import Host, Request
 from esxprov.model import HostKey
@@ -13,15 +13,31 @@ from esxprov.placement.search import place
 from esxprov.placement.snapshot import Rules, Size
 
 
+def state(host: Host, residents: Mapping[tuple[int, int], int] | None = None) -> HostState:
+    """A host as the search sees it, with so many VMs of each size (MB, vCPUs) on it."""
+    residents = residents or {}
+    return HostState(
+        key=HostKey("", host.name),
+        name=host.name,
+        state="connected",
+        maintenance=False,
+        ram_mb=host.ram_mb,
+        ram_used_mb=0,
+        reserved_ram_mb=0,
+        ram_ratio=1.0,
+        cpu_threads=host.cpus,
+        cpu_ratio=1.0,
+        promised_ram_mb=sum(ram_mb * many for (ram_mb, _), many in residents.items()),
+        promised_cpus=sum(cpus * many for (_, cpus), many in residents.items()),
+        residents=residents,
+    )
+
+
 class Ours:
     """Knows the sizes of the images that there are, as VCL's database does."""
 
     def __init__(self, hosts: Sequence[Host], catalogue: Sequence[Size], budget_s: float = 0.1) -> None:
-        states = (
-            HostState(HostKey("", host.name), host.name, "connected", False, host.ram_mb, 0, 0, 1.0, host.cpus, 1.0)
-            for host in hosts
-        )
-        self.farm = Farm(states, Rules(), catalogue)
+        self.farm = Farm(map(state, hosts), Rules(), catalogue)
         self._budget_s = budget_s
         self._where: dict[str, tuple[int, PlacementRequest]] = {}
 

@@ -10,19 +10,30 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.placement.demand import thinned
 from benchmarks.placement.rows import Host, Request, Vm
 
+FILES = ("azure_v1_dev.csv.gz", "huawei_C1.csv", "huawei_C2.csv", "huawei_hosts_free.csv")
+
 
 def azure(folder: Path, hosts: Sequence[Host], load: float, seed: int, most_vms: int = 12) -> list[Request]:
     """What tenants of Azure created together comes together, at most `most_vms`; left out at random down to `load`."""
+    return thinned(_azure(folder, most_vms), hosts, load, seed)
+
+
+@cache
+def _azure(folder: Path, most_vms: int) -> list[Request]:
     with gzip.open(folder / "azure_v1_dev.csv.gz", "rt", newline="") as file:
         batches: dict[str, list[dict[str, str]]] = {}
         for row in csv.DictReader(file):
             batches.setdefault(row["gang"], []).append(row)
-    requests = [
+    return [
         Request(
             f"batch{batch}",
             int(float(rows[0]["t"])),
@@ -30,9 +41,45 @@ def azure(folder: Path, hosts: Sequence[Host], load: float, seed: int, most_vms:
         )
         for batch, rows in batches.items()
     ]
-    return thinned(requests, hosts, load, seed)
 
 
 def _azure_vm(name: str, row: dict[str, str]) -> Vm:
     duration_s = int(float(row["dur"]))
-    return Vm(name, int(row["cpu"]), int(float(row["ram_gb"]) * 1024), duration_s if duration_s >= 0 else None)
+    return Vm(name, int(row["cpu"]), _mb(row["ram_gb"]), duration_s if duration_s >= 0 else None)
+
+
+def huawei(folder: Path, name: str) -> list[Request]:
+    """Consecutive rows of one group come together, all or none, one a second; nothing goes.
+
+    Of an anti-affinity group no two VMs may share a host, whenever they come. Affinity and fault domains are not asked
+    for: the hosts of these files have no domains, and the bound knows neither.
+    """
+    with (folder / f"huawei_{name}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    requests: list[Request] = []
+    for (strategy, group), together in groupby(rows, lambda row: (row["strategy"], row["group"])):
+        vms = [Vm(f"{name}-{row['seq']}", int(row["flavor_vcpus"]), _mb(row["flavor_ram"]), None) for row in together]
+        for batch in [tuple(vms)] if group else [(vm,) for vm in vms]:
+            apart = strategy == "anti-affinity"
+            called = f"apart-{group}" if apart else batch[0].name
+            requests.append(Request(called, len(requests), batch, 1 if apart else None))
+    return requests
+
+
+def huawei_hosts(folder: Path, share: float, seed: int) -> list[Host]:
+    """So large a share of the hosts, chosen at random, with what is free on all of their NUMA nodes."""
+    with (folder / "huawei_hosts_free.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    chosen = np.random.default_rng(seed).choice(len(rows), round(share * len(rows)), replace=False)
+    return [
+        Host(
+            f"host{row['host']}",
+            int(row["numa0_cpu"]) + int(row["numa1_cpu"]),
+            _mb(row["numa0_ram_gb"]) + _mb(row["numa1_ram_gb"]),
+        )
+        for row in (rows[number] for number in sorted(chosen))
+    ]
+
+
+def _mb(gb: str) -> int:
+    return int(float(gb) * 1024)

@@ -44,7 +44,8 @@ CATALOGUE = (
 _SHARES = np.array([image.share for image in CATALOGUE])
 _HEADS = tuple(image for image in CATALOGUE if image.name in ("engineering", "database", "simulation"))
 
-_HYPERVISOR_MB = 4096
+HYPERVISOR_MB = 4096
+"""What a host keeps for itself."""
 _BLADE_RAM_GB = (96, 128, 192, 256)
 
 _CLASS_DAYS = ((0, 2), (1, 3), (0, 2, 4), (4,), (2,))
@@ -63,7 +64,7 @@ def farm(seed: int, blades: int = 14, vcpu_ratio: int = 3, threads: Sequence[int
         Host(
             f"blade-{number:02}",
             int(random.choice(threads)) * vcpu_ratio,
-            int(random.choice(_BLADE_RAM_GB)) * 1024 - _HYPERVISOR_MB,
+            int(random.choice(_BLADE_RAM_GB)) * 1024 - HYPERVISOR_MB,
         )
         for number in range(1, blades + 1)
     ]
