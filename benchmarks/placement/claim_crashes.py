@@ -46,8 +46,9 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
 
     @property
-    def is_clean(self) -> bool:
-        return not (self.over_committed or self.drifted or self.lost or self.leaked or self.errors)
+    def wrong(self) -> int:
+        """How much there is that must not be."""
+        return self.over_committed + self.drifted + self.lost + self.leaked + len(self.errors)
 
 
 class _Crew:
