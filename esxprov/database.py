@@ -5,8 +5,7 @@ from __future__ import annotations
 import queue
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -36,6 +35,9 @@ _NO_TABLE = {1054, 1146}
 _AGAIN = {1213, 1205, 1020}
 """Deadlock (on Galera also a certification failure), lock wait timeout, changed since read: repeat the transaction."""
 
+_UNMET = {1690}
+"""A number out of range, which is what FAILS makes."""
+
 _ATTEMPTS = 20
 
 _SILENT_S = 20
@@ -45,6 +47,50 @@ would hold its locks, and up all others, for as long as it sleeps. MySQL has no 
 
 _TRUSTED_IDLE_S = 5.0
 """A connection used this recently is used again without asking the server whether it is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement and the values of its placeholders."""
+
+    sql: str
+    values: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To a statement: the id that LAST_INSERT_ID was given, 0 if none was, and its rows."""
+
+    last_id: int
+    rows: list[dict[str, Any]]
+
+
+COMMIT = Statement("COMMIT")
+
+FAILS = "(~0 + 1)"
+"""An expression that, where its value is needed, makes a statement fail with Unmet, in every SQL mode."""
+
+
+class Unmet(Exception):
+    """A statement found that what it was to change is not as expected: nothing of its transaction was done."""
+
+
+def matched(count: int) -> Statement:
+    """To be sent behind a statement that changes rows: fails with Unmet unless those were so many."""
+    # Not DO, which forgives errors, nor SELECT, whose answer takes long to read.
+    return Statement(f"SET @unmet = IF(ROW_COUNT() = {count}, 0, {FAILS})")
+
+
+def together(cursor: Cursor, statements: Sequence[Statement]) -> list[Answer]:
+    """Send statements in one packet. They are executed in their order, up to the first one that fails; that is raised.
+
+    So a COMMIT at the end is done if all went well, and whoever holds a lock waits for no answer in between.
+    """
+    cursor.execute(";".join([cursor.mogrify(one.sql, one.values or None) for one in statements]))
+    answers = [Answer(cursor.lastrowid or 0, rows(cursor))]
+    while cursor.nextset():
+        answers.append(Answer(cursor.lastrowid or 0, rows(cursor)))
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +126,20 @@ class Database:
             False: queue.LifoQueue(),
         }
 
-    def run(self, work: Callable[[Cursor], T]) -> T:
-        """The result of `work`, done in one transaction, repeated whole on a deadlock.
+    def run(self, work: Callable[[Cursor], T], *, commits: bool = False) -> T:
+        """The result of `work`, done in one transaction, repeated whole on a deadlock. `commits`: its last statement
+        is COMMIT.
 
-        Raises DependencyUnavailable if the database does not answer, the connection is lost, or it cannot do such work
-        at all (read only, full, no privilege, no table). Lost at the commit means that the outcome is unknown: the
-        caller looks before it does the work again.
+        Raises Unmet if a statement does, and DependencyUnavailable if the database does not answer, the connection is
+        lost, or it cannot do such work at all (read only, full, no privilege, no table). Lost at the commit means that
+        the outcome is unknown: the caller looks before it does the work again.
         """
 
         def transaction(connection: Connection) -> T:
             with connection.cursor() as cursor:
                 result = work(cursor)
-            connection.commit()
+            if not commits:
+                connection.commit()
             return result
 
         return self._repeated(transaction, autocommit=False)
@@ -108,8 +156,15 @@ class Database:
     def _repeated(self, work: Callable[[Connection], T], *, autocommit: bool) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._borrowed(autocommit) as connection:
-                    return work(connection)
+                connection = self._take(autocommit)
+                try:
+                    result = work(connection)
+                except BaseException:
+                    # Closing rolls back on the server too, and unlike ROLLBACK it cannot fail on a broken connection.
+                    connection.close()
+                    raise
+                self._idle[autocommit].put((connection, time.monotonic()))
+                return result
             except pymysql.err.Error as error:
                 code = error.args[0] if error.args else 0
                 if code in _LOST or isinstance(error, pymysql.err.InterfaceError):
@@ -119,19 +174,10 @@ class Database:
                     continue
                 if code in _REFUSED | _NO_TABLE | _AGAIN:
                     raise self._refused(error, code) from error
+                if code in _UNMET:
+                    raise Unmet(error.args[1]) from error
                 raise
         raise AssertionError("unreachable")
-
-    @contextmanager
-    def _borrowed(self, autocommit: bool) -> Iterator[Connection]:
-        connection = self._take(autocommit)
-        try:
-            yield connection
-        except BaseException:
-            # Closing rolls back on the server too, and unlike ROLLBACK it cannot fail on a broken connection.
-            connection.close()
-            raise
-        self._idle[autocommit].put((connection, time.monotonic()))
 
     def _take(self, autocommit: bool) -> Connection:
         while True:
@@ -167,9 +213,11 @@ class Database:
                 write_timeout=60,
                 cursorclass=DictCursor,
                 # rowcount of an UPDATE = rows that matched, so that zero means "not mine", never "nothing to change"
-                client_flag=CLIENT.FOUND_ROWS,
+                client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
                 init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
                 ssl=context,
+                # On one machine nobody listens, and to prepare for TLS takes longer than the rest of connecting.
+                ssl_disabled=config.unix_socket is not None,
             )
             with connection.cursor() as cursor:
                 limit = f"/*M!100300 , SESSION idle_transaction_timeout = {_SILENT_S} */"

@@ -28,6 +28,7 @@ PURE = [
     "esxprov.placement.calendar",
     "esxprov.placement.capacity",
     "esxprov.placement.choose",
+    "esxprov.placement.departures",
     "esxprov.placement.exact",
     "esxprov.placement.explain",
     "esxprov.placement.failover",

@@ -34,7 +34,7 @@ def state(host: Host, residents: Mapping[tuple[int, int], int] | None = None) ->
 
 
 class Ours:
-    """Knows the sizes of the images that there are, as VCL's database does."""
+    """Knows the sizes of the images that there are, and until when each VM is booked, as VCL's database does."""
 
     def __init__(self, hosts: Sequence[Host], catalogue: Sequence[Size], budget_s: float = 0.1) -> None:
         self.farm = Farm(map(state, hosts), Rules(), catalogue)
@@ -43,8 +43,16 @@ class Ours:
 
     def place(self, request: Request, now: int) -> dict[str, str] | None:
         """As `Placer.place`."""
+        self.farm.advance(now)
         asked = [
-            PlacementRequest(vm.name, vm.ram_mb, vm.cpus, group=request.name, max_per_host=request.max_per_host)
+            PlacementRequest(
+                vm.name,
+                vm.ram_mb,
+                vm.cpus,
+                group=request.name,
+                max_per_host=request.max_per_host,
+                ends_at=None if vm.booked_s is None else now + vm.booked_s,
+            )
             for vm in request.vms
         ]
         found = place(self.farm, asked, self._budget_s)

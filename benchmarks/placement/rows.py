@@ -16,12 +16,16 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Vm:
-    """One virtual machine, which goes after `duration_s` (None: it stays). Its name is unique in a workload."""
+    """One virtual machine, which goes after `duration_s` (None: it stays). Its name is unique in a workload.
+
+    `booked_s` is for how long it was asked for, which is all that a placer may know; None if nobody said.
+    """
 
     name: str
     cpus: int
     ram_mb: int
     duration_s: int | None
+    booked_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

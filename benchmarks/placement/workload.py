@@ -86,16 +86,24 @@ def requests(seed: int, hosts: Sequence[Host], load: float, weeks: int = 2) -> l
 
 
 @dataclass(frozen=True, slots=True)
+class _Stay:
+    """How long somebody stays, and how long they said they would."""
+
+    lasts_s: int
+    booked_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Draft:
     """A request that has no name yet."""
 
     time_s: int
-    duration_s: int
+    stay: _Stay
     images: tuple[Image, ...]
 
     def request(self, name: str) -> Request:
         vms = tuple(
-            Vm(f"{name}-{index}", image.cpus, image.ram_mb, self.duration_s)
+            Vm(f"{name}-{index}", image.cpus, image.ram_mb, self.stay.lasts_s, self.stay.booked_s)
             for index, image in enumerate(self.images, start=1)
         )
         return Request(name, self.time_s, vms)
@@ -125,7 +133,7 @@ def _class(random: np.random.Generator, weeks: int) -> Iterator[_Draft]:
         for day in days:
             for _ in range(random.binomial(students, 0.85)):
                 comes_h = start_h + random.normal(60, 240) / _HOUR_S
-                yield _Draft(_at_s(7 * week + day, comes_h), _stay_s(random, length_s), (image,))
+                yield _Draft(_at_s(7 * week + day, comes_h), _stay(random, length_s), (image,))
 
 
 def _cluster(random: np.random.Generator, day: int) -> _Draft:
@@ -133,19 +141,19 @@ def _cluster(random: np.random.Generator, day: int) -> _Draft:
     workers = (_image(random),) * int(random.integers(2, 12))
     length_s = int(random.choice(_CLUSTER_LENGTHS_H)) * _HOUR_S
     head = _HEADS[random.integers(len(_HEADS))]
-    return _Draft(_at_s(day, random.normal(14, 4)), _stay_s(random, length_s), (head, *workers))
+    return _Draft(_at_s(day, random.normal(14, 4)), _stay(random, length_s), (head, *workers))
 
 
 def _reserved(random: np.random.Generator, day: int, hour: float, length_s: int) -> _Draft:
-    return _Draft(_at_s(day, hour), _stay_s(random, length_s), (_image(random),))
+    return _Draft(_at_s(day, hour), _stay(random, length_s), (_image(random),))
 
 
 def _image(random: np.random.Generator) -> Image:
     return CATALOGUE[random.choice(len(CATALOGUE), p=_SHARES)]
 
 
-def _stay_s(random: np.random.Generator, booked_s: int) -> int:
-    return int(booked_s * random.uniform(0.2, 1)) if random.random() < _LEAVE_EARLY else booked_s
+def _stay(random: np.random.Generator, booked_s: int) -> _Stay:
+    return _Stay(int(booked_s * random.uniform(0.2, 1)) if random.random() < _LEAVE_EARLY else booked_s, booked_s)
 
 
 def _at_s(day: int, hour: float) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -25,55 +23,58 @@ class Batches(Generic[Q, A]):
         self._work = work
         self._most = most
         self._lock = threading.Lock()  # guards the two below
-        self._queue: deque[_Waiting[Q, A]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._led = False
 
     def ask(self, question: Q) -> A:
         """Any thread: the answer, or the exception in its place."""
-        one = _Waiting[Q, A](question)
+        one = _Waiting(question)
         with self._lock:
             self._queue.append(one)
-            if not self._led:
-                self._led = one.leads = True
-                one.woken.set()
-        one.woken.wait()
+            one.leads = not self._led
+            self._led = True
+        if not one.leads:
+            one.woken.acquire()
         if one.leads:
             # Whoever leads is the first in the queue, so one batch has its own answer.
             self._answer_what_waits()
             self._hand_over()
-        return one.answer.result()
+        if isinstance(one.answer, BaseException):
+            raise one.answer
+        return cast(A, one.answer)
 
     def _answer_what_waits(self) -> None:
         with self._lock:
             batch = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
         try:
-            answers = self._work([one.question for one in batch])
-            for one, answer in zip(batch, answers, strict=True):
-                if isinstance(answer, Exception):
-                    one.answer.set_exception(answer)
-                else:
-                    one.answer.set_result(answer)
+            answers: Sequence[A | BaseException] = self._work([one.question for one in batch])
         except BaseException as error:
-            for one in batch:
-                if not one.answer.done():
-                    one.answer.set_exception(error)
+            answers = [error] * len(batch)
+        for one, answer in zip(batch, answers, strict=True):
+            one.answer = answer
         for one in batch:
-            one.woken.set()
+            if not one.leads:
+                one.woken.release()
 
     def _hand_over(self) -> None:
         with self._lock:
             if self._queue:
                 self._queue[0].leads = True
-                self._queue[0].woken.set()
+                self._queue[0].woken.release()
             else:
                 self._led = False
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[Q, A]):
-    """`leads` is written before `woken` is set, by whoever hands over."""
+class _Waiting:
+    """`answer` and `leads` are written before who waits for `woken` is let go. A plain lock, because nothing wakes a
+    thread for less, and every question has one.
+    """
 
-    question: Q
-    answer: Future[A] = field(default_factory=Future)
-    woken: threading.Event = field(default_factory=threading.Event)
-    leads: bool = False
+    __slots__ = ("answer", "leads", "question", "woken")
+
+    def __init__(self, question: Any) -> None:
+        self.question = question
+        self.answer: Any = None
+        self.leads = False
+        self.woken = threading.Lock()
+        self.woken.acquire()

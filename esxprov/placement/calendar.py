@@ -61,7 +61,7 @@ class Calendar:
         self._snapshot = snapshot
         self._promises = Promises(snapshot.claims, snapshot.vms)
         states = [snapshot.state(host, self._promises) for host in snapshot.hosts]
-        self.farm = Farm(states, snapshot.rules, snapshot.catalogue)
+        self.farm = Farm(states, snapshot.rules, snapshot.catalogue, at=self.now)
         self._hosts = {host.key: host for host in snapshot.hosts}
         self._written: dict[HostKey, Counter[str]] = {}  # what Farm knows to be still written, by host and datastore
         self._promises.touched.update(self._hosts)
@@ -91,6 +91,7 @@ class Calendar:
             ended += self._start(self._starts.pop(0))
             self._follow()
         self.now = max(self.now, at)
+        self.farm.advance(self.now)
         return tuple(ended)
 
     def snapshot(self) -> Snapshot:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esxprov.model import Placement
-from esxprov.placement import explain, scores
+from esxprov.placement import explain
 from esxprov.placement.calendar import help_later
 from esxprov.placement.explain import Refused
 from esxprov.placement.farm import FULL, Farm, store_id
@@ -53,7 +53,7 @@ def farm_of(snapshot: Snapshot) -> Farm:
     """The snapshot's hosts, to decide on."""
     promises = Promises(snapshot.claims, snapshot.vms)
     states = [snapshot.state(host, promises) for host in snapshot.hosts]
-    return Farm(states, snapshot.rules, snapshot.catalogue, pending(snapshot, promises))
+    return Farm(states, snapshot.rules, snapshot.catalogue, pending(snapshot, promises), snapshot.at)
 
 
 def pending(snapshot: Snapshot, promises: Promises) -> Counter[str]:
@@ -89,7 +89,7 @@ def _reason(farm: Farm, request: PlacementRequest, host: int) -> str:
     farm.occupy(host, request)
     if takers == 1:
         return "the only host that takes it"
-    return f"of {takers} hosts that take it, {scores.explain(farm.rules.policy, cost)}"
+    return f"of {takers} hosts that take it, {farm.explain(cost)}"
 
 
 def refuse(farm: Farm, requests: Sequence[PlacementRequest], found: Found, budget_s: float = SOLVER_S) -> Decision:

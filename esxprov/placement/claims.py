@@ -2,8 +2,10 @@
 
 Every change of capacity or of a claim takes one row first, then the hosts' in the order of their keys, then the
 claims': so decisions are made one after the other on fresh claims, no two changes can deadlock, and the order in which
-changes are committed is that of their tokens. The conditional UPDATE of the hosts is the invariant that holds even if
-somebody comes past that row. Not GET_LOCK: it is bound to a connection, survives COMMIT, and Galera refuses it.
+changes are committed is that of their tokens. The limit of each host's sums is the invariant that holds even if
+somebody comes past that row. Whoever holds it says all that is left to say, COMMIT included, in one packet: others wait
+for its decision, but for none of its round trips. Not GET_LOCK: it is bound to a connection, survives COMMIT, and
+Galera refuses it.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from esxprov.database import Cursor, Database
+from esxprov.database import COMMIT, Cursor, Database, Statement, Unmet, together
 from esxprov.errors import ProvisioningError
 from esxprov.model import Claim, ClaimState, HostKey
 from esxprov.placement import claim_rows
 from esxprov.placement.batches import Batches
 from esxprov.placement.books import Books, Held
 from esxprov.placement.claim_rows import LEASE_S, Booking
+from esxprov.placement.draft import Draft
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.mirror import Mirror
 from esxprov.placement.reconcile import Correction
@@ -50,12 +54,11 @@ class Claims:
     ) -> None:
         self._database = database
         self._owner = owner
-        self._batches = Batches[_Asked, Taken[Any] | Later](self._decide, batch)
-        self._turn = threading.Lock()  # guards the two below; taken before the lock in the database
+        self._batches = Batches[_Asked, _Answer](self._answer, batch)
+        self._turn = threading.Lock()  # guards the mirror; taken before the lock in the database
         self._mirror = Mirror(database, monotonic)
-        self._with_row: set[HostKey] = set()
 
-    # --- taking ------------------------------------------------------------------------------------------------------
+    # --- taking and giving back --------------------------------------------------------------------------------------
 
     def take(self, want: Want[D]) -> Taken[D]:
         """Decide and claim in one transaction, together with what others want at the same time.
@@ -67,8 +70,8 @@ class Claims:
         asked = _Asked(want)
         for _ in range(1 + _POSTPONED):
             answer = self._batches.ask(asked)
-            if isinstance(answer, Taken):
-                return answer
+            if not isinstance(answer, Later):
+                return cast(Taken[D], answer)
             asked.hint = answer.work()
         raise ProvisioningError(
             "no_capacity",
@@ -77,75 +80,104 @@ class Claims:
             retryable=True,
         )
 
-    def _decide(self, batch: Sequence[_Asked]) -> list[Taken[Any] | Later | Exception]:
-        """Answers in the order of the batch."""
+    def release(self, claim_id: str, evidence: str = "") -> None:
+        """Give the capacity back. Released already is fine. `evidence` says for the log how we know that it is free."""
+        self.release_many([claim_id], evidence)
+
+    def release_many(self, claim_ids: Collection[str], evidence: str = "") -> None:
+        """As `release`, in one transaction."""
+        if claim_ids:
+            self._change(claim_ids, ClaimState.RELEASED)
+            log.info("given back%s: %s", evidence and f", {evidence}", ", ".join(claim_ids))
+
+    def mark(self, claim_id: str, state: ClaimState) -> None:
+        """Change a claim's state; its capacity stays taken. Released already is fine."""
+        if state is ClaimState.RELEASED:
+            raise ValueError("a claim is given back by `release`")
+        self._change([claim_id], state)
+
+    def _change(self, claim_ids: Collection[str], state: ClaimState) -> None:
+        self._batches.ask(_Asked(_Change(tuple(claim_ids), state)))
+
+    def _answer(self, batch: Sequence[_Asked]) -> list[_Answer | Exception]:
+        """In the order of the batch."""
         for asked in batch:
             asked.answer = None
         with self._turn:
             while left := [asked for asked in batch if asked.answer is None]:
-                self._mirror.load()
-                draft = _Draft()
                 try:
-                    self._database.run(partial(self._transaction, batch=left, draft=draft))
-                except _CameBetween as error:
-                    self._mirror.undo()
+                    self._answer_together(left)
+                except Unmet:
                     self._mirror.drop()
-                    self._with_row.clear()
-                    self._count(left, error.collisions or self._refused(draft))
-                except BaseException:
+                    # Whoever wants no room is not to blame, and need not wait until it is clear who is.
+                    self._answer_together([one for one in left if isinstance(one.question, _Change)])
+                    self._count(self._refused([one for one in left if one.answer is None]))
+                finally:
                     self._mirror.undo()
-                    raise
-                else:
-                    self._mirror.keep(draft.token)
-                    self._with_row.update(draft.bookings)
-                    for asked, answer in draft.answers:
-                        asked.answer = answer
         return [asked.answer for asked in batch if asked.answer is not None]
 
-    def _transaction(self, cursor: Cursor, batch: Sequence[_Asked], draft: _Draft) -> None:
-        self._mirror.undo()
-        draft.begin(claim_rows.lock(cursor))
-        self._mirror.catch_up(cursor, draft.token)
+    def _answer_together(self, batch: Sequence[_Asked]) -> None:
+        """In one transaction: first what is changed, which needs no decision, then what is wanted."""
+        states: dict[str, ClaimState] = {}
+        for one in batch:
+            if isinstance(one.question, _Change):
+                for claim_id in one.question.claim_ids:
+                    if states.get(claim_id) is not ClaimState.RELEASED:
+                        states[claim_id] = one.question.state
+        wants = [(one, one.question) for one in batch if isinstance(one.question, Want)]
+        answers: list[_Answer | Exception] = []
+        if wants:
+            self._mirror.load()
+            answers = self._database.run(partial(self._take, wants=wants, states=states), commits=True)
+            self._mirror.keep()
+        elif states:
+            # Nobody has to know the claims, and all is said in one round trip.
+            statements = [claim_rows.LOCK, *Draft(states).statements(self._owner), COMMIT]
+            self._database.run(partial(together, statements=statements), commits=True)
         for asked in batch:
-            draft.answers.append((asked, self._answer(asked, draft)))
-        if draft.rooms:
-            if new := [host for host in draft.bookings if host not in self._with_row]:
-                claim_rows.make_hosts(cursor, new)
-            if not claim_rows.occupy(cursor, draft.bookings):
-                raise _CameBetween
-            claim_rows.insert(cursor, draft.claims(), draft.token, self._owner)
-        for asked, claim in draft.adopted:
-            if not claim_rows.adopt(cursor, claim, draft.token, self._owner):
-                raise _CameBetween({asked: f"the claim {claim.id} in esxprov_claim was changed without its token"})
+            asked.answer = True
+        for (asked, _), answer in zip(wants, answers, strict=True):
+            asked.answer = answer
 
-    def _answer(self, asked: _Asked, draft: _Draft) -> Taken[Any] | Later | Exception:
-        want, ledger = asked.want, self._mirror.ledger
+    def _take(
+        self, cursor: Cursor, wants: Sequence[tuple[_Asked, Want[Any]]], states: Mapping[str, ClaimState]
+    ) -> list[_Answer | Exception]:
+        self._mirror.lock(cursor)
+        self._mirror.mark(states)
+        draft = Draft(states)
+        answers = [self._decide(asked, want, draft) for asked, want in wants]
+        together(cursor, [*draft.statements(self._owner), COMMIT])
+        return answers
+
+    def _decide(self, asked: _Asked, want: Want[Any], draft: Draft) -> _Answer | Exception:
+        ledger = self._mirror.ledger
+        asked.rooms = ()
         if (claim := held_by(ledger, want)) is not None:
             return Taken(None, claim)
         if (claim := waiting_for(ledger, want)) is not None:
             claim = replace(claim, event_id=want.event_id)
             self._mirror.put(claim)
-            draft.adopted.append((asked, claim))
+            draft.adopt(claim)
             return Taken(None, claim)
         try:
             proposal = want.decide(ledger, asked.hint)
             if isinstance(proposal, Later):
                 return proposal
-            rooms = named(want, proposal)
+            asked.rooms = named(want, proposal)
         except Exception as error:
             return error
-        for room in rooms:
+        for room in asked.rooms:
             self._mirror.put(room.claim)
-            draft.book(asked, room)
-        return taken(want, proposal, rooms)
+        draft.make(asked.rooms)
+        return taken(want, proposal, asked.rooms)
 
-    def _refused(self, draft: _Draft) -> dict[_Asked, str]:
+    def _refused(self, batch: Sequence[_Asked]) -> dict[_Asked, str]:
         """Whose hosts cannot take what they chose, and why; everybody if that cannot be told any more."""
         booked = self._database.single(claim_rows.sums)
         refused: dict[_Asked, str] = {}
-        for asked in draft.rooms:
+        for asked in batch:
             after = dict(booked)
-            for room in draft.rooms[asked]:
+            for room in asked.rooms:
                 claim = room.claim
                 ram_mb, cpus = after.get(claim.host, (0, 0))
                 after[claim.host] = ram_mb + claim.ram_mb, cpus + claim.cpus
@@ -158,49 +190,22 @@ class Claims:
                     break
             else:
                 booked = after
-        return refused or dict.fromkeys(draft.rooms, "rows of esxprov_host were changed by hand meanwhile")
+        return refused or dict.fromkeys(batch, "rows of esxprov_host or esxprov_claim were changed by hand meanwhile")
 
-    def _count(self, batch: Iterable[_Asked], collisions: dict[_Asked, str]) -> None:
-        for asked in batch:
-            if asked in collisions:
-                asked.collisions += 1
-                log.warning("a claim has to be decided again: %s", collisions[asked])
-                if asked.collisions >= _DECISIONS:
-                    asked.answer = ProvisioningError("no_capacity", collisions[asked], retryable=True)
+    def _count(self, collisions: Mapping[_Asked, str]) -> None:
+        for asked, why in collisions.items():
+            asked.collisions += 1
+            log.warning("a claim has to be decided again: %s", why)
+            if asked.collisions >= _DECISIONS:
+                asked.answer = ProvisioningError("no_capacity", why, retryable=True)
 
-    # --- changing ----------------------------------------------------------------------------------------------------
-
-    def release(self, claim_id: str, evidence: str = "") -> None:
-        """Give the capacity back. Released already is fine. `evidence` says for the log how we know that it is free."""
-        self.release_many([claim_id], evidence)
-
-    def release_many(self, claim_ids: Collection[str], evidence: str = "") -> None:
-        """As `release`, in one transaction."""
-
-        def work(cursor: Cursor) -> list[Claim]:
-            token = claim_rows.lock(cursor)
-            released = claim_rows.select_ids(cursor, claim_ids)
-            claim_rows.release(cursor, released, token)
-            return released
-
-        for claim in self._database.run(work) if claim_ids else []:
-            log.info("computer %d: %s is given back%s", claim.computer_id, claim.id, evidence and f", {evidence}")
-
-    def mark(self, claim_id: str, state: ClaimState) -> None:
-        """Change a claim's state; its capacity stays taken. Released already is fine."""
-        if state is ClaimState.RELEASED:
-            raise ValueError("a claim is given back by `release`")
-
-        def work(cursor: Cursor) -> None:
-            claim_rows.mark(cursor, claim_id, state, claim_rows.lock(cursor))
-
-        self._database.run(work)
+    # --- other changes -----------------------------------------------------------------------------------------------
 
     def renew(self, event_ids: Collection[str], lease_s: float = LEASE_S) -> None:
         """A sign of life for the claims of these events, and for those that wait for others of their clusters."""
 
         def work(cursor: Cursor) -> None:
-            claim_rows.lock(cursor)
+            together(cursor, [claim_rows.LOCK])
             claim_rows.renew(cursor, sorted(event_ids), lease_s, self._owner)
 
         if event_ids:
@@ -211,33 +216,22 @@ class Claims:
         done: list[Correction] = []
         for begin in range(0, len(corrections), BATCH):
             chunk = corrections[begin : begin + BATCH]
-            done += self._database.run(partial(self._correct, corrections=chunk))
+            done += self._database.run(partial(self._correct, corrections=chunk), commits=True)
         return done
 
     def _correct(self, cursor: Cursor, corrections: Sequence[Correction]) -> list[Correction]:
-        token = claim_rows.lock(cursor)
+        together(cursor, [claim_rows.LOCK])
         now = {held.claim.id: held for held in claim_rows.select_held_ids(cursor, [one.id for one in corrections])}
         done = [one for one in corrections if one.still_holds(now.get(one.id))]
-        claim_rows.release(cursor, [one.before for one in done if one.before and one.after is None], token)
-        claim_rows.adjust(cursor, _differences(done))
-        for one in done:
-            if one.before and one.after:
-                claim_rows.change(cursor, one.after, token)
-        if new := [one.after for one in done if one.after and not one.before]:
-            claim_rows.make_way(cursor, [claim.id for claim in new])
-            claim_rows.insert(cursor, new, token, self._owner)
+        together(cursor, [*_statements(done, self._owner), COMMIT])
         return done
 
     def sum_up(self, hosts: Collection[HostKey]) -> None:
         """Set the sums of hosts to those of their claims."""
-
-        def work(cursor: Cursor) -> None:
-            claim_rows.lock(cursor)
-            for host in sorted(hosts, key=lambda host: (host.endpoint, host.moid)):
-                claim_rows.sum_up(cursor, host)
-
+        ordered = sorted(hosts, key=lambda host: (host.endpoint, host.moid))
+        statements = [claim_rows.LOCK, *(one for host in ordered for one in claim_rows.sum_up(host)), COMMIT]
         if hosts:
-            self._database.run(work)
+            self._database.run(lambda cursor: together(cursor, statements), commits=True)
 
     def forget(self, hours: int = 1) -> int:
         """Delete rows of claims that were released so long ago; they count nowhere, so nobody has to wait."""
@@ -288,64 +282,43 @@ class Claims:
         return self._database.single(lambda cursor: claim_rows.select(cursor, condition, *values))
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Another state for claims."""
+
+    claim_ids: tuple[str, ...]
+    state: ClaimState
+
+
+_Answer = Taken[Any] | Later | bool
+"""True: the change was made."""
+
+
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A want, what was worked out for it, and how it goes. `answer` is None while it has none."""
+    """A want or a change, what was worked out for it, and how it goes. `answer` is None while it has none."""
 
-    want: Want[Any]
+    question: Want[Any] | _Change
     hint: Any = None
+    rooms: tuple[Room, ...] = ()
     collisions: int = 0
-    answer: Taken[Any] | Later | Exception | None = None
+    answer: _Answer | Exception | None = None
 
 
-@dataclass(slots=True)
-class _Draft:
-    """What one transaction is about to write."""
-
-    token: int = 0
-    answers: list[tuple[_Asked, Taken[Any] | Later | Exception]] = field(default_factory=list)
-    rooms: dict[_Asked, list[Room]] = field(default_factory=dict)
-    adopted: list[tuple[_Asked, Claim]] = field(default_factory=list)
-    bookings: dict[HostKey, Booking] = field(default_factory=dict)
-
-    def begin(self, token: int) -> None:
-        """Anew, with this token: a transaction may be repeated."""
-        self.token = token
-        for kept in (self.answers, self.rooms, self.adopted, self.bookings):
-            kept.clear()
-
-    def claims(self) -> list[Claim]:
-        """To be inserted."""
-        return [room.claim for rooms in self.rooms.values() for room in rooms]
-
-    def book(self, asked: _Asked, room: Room) -> None:
-        """Each claim of a batch has a limit of its own, and those booked before it count."""
-        self.rooms.setdefault(asked, []).append(room)
-        claim = room.claim
-        one = self.bookings.get(claim.host)
-        before = (one.ram_mb, one.cpus) if one else (0, 0)
-        ram_mb, cpus = before[0] + claim.ram_mb, before[1] + claim.cpus
-        most = room.most_ram_mb - ram_mb, room.most_cpus - cpus
-        if one:
-            most = min(most[0], one.most_before_ram_mb), min(most[1], one.most_before_cpus)
-        self.bookings[claim.host] = Booking(ram_mb, cpus, *most)
-
-
-class _CameBetween(Exception):
-    """Rows are not as they were read, although they were read under the lock. `collisions` says whose, if known."""
-
-    def __init__(self, collisions: Mapping[_Asked, str] | None = None) -> None:
-        super().__init__()
-        self.collisions = dict(collisions or {})
-
-
-def _differences(corrections: Iterable[Correction]) -> dict[HostKey, tuple[int, int]]:
-    """What corrections that free nothing add to the sums of hosts."""
-    changes: dict[HostKey, tuple[int, int]] = {}
+def _statements(corrections: Sequence[Correction], owner: str) -> list[Statement]:
+    """To be executed in this order."""
+    freed = [one.id for one in corrections if one.after is None]
+    changed = [one.after for one in corrections if one.before and one.after]
+    new = [one.after for one in corrections if one.after and not one.before]
+    added: defaultdict[HostKey, Booking] = defaultdict(Booking)
     for one in corrections:
-        if one.after is not None:
-            for claim, sign in ((one.before, -1), (one.after, 1)):
-                if claim is not None:
-                    ram_mb, cpus = changes.get(claim.host, (0, 0))
-                    changes[claim.host] = ram_mb + sign * claim.ram_mb, cpus + sign * claim.cpus
-    return {host: change for host, change in changes.items() if change != (0, 0)}
+        if one.after:
+            added[one.after.host].add(one.after.ram_mb, one.after.cpus)
+            if one.before:
+                added[one.before.host].add(-one.before.ram_mb, -one.before.cpus)
+    found = [claim_rows.give_back(freed)] if freed else []
+    found += [claim_rows.adjust(added)] if added else []
+    found += [claim_rows.mark(freed, ClaimState.RELEASED)] if freed else []
+    found += [claim_rows.change(claim) for claim in changed]
+    found += [claim_rows.make_way([claim.id for claim in new]), claim_rows.insert(new, owner)] if new else []
+    return found

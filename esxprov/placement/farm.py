@@ -1,14 +1,14 @@
 """Hosts as arrays: what a decision costs does not grow with what is stored, and hardly with the number of hosts.
 
-For each kind of VM that was asked for, a row holds what it would cost on every host, FULL where a rule refuses it. A
-decision is the smallest number of a row; a VM that comes or goes changes one column. The rules are those of filters.py:
-the standing ones are asked once for each host, the passing ones are known here as arrays, too (a property test holds
-the two together).
+For each kind of VM that was asked for, a row holds what its cost on every host is made of (see scores.py). A decision
+is the smallest cost of a row; a VM that comes or goes, or an end that comes into sight, changes one column. The rules
+are those of filters.py: the standing ones are asked once for each host, the passing ones are known here as arrays, too
+(a property test holds the two together).
 """
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,17 +18,24 @@ import numpy.typing as npt
 
 from esxprov.model import Datastore, HostKey
 from esxprov.placement import scores
+from esxprov.placement.departures import Departures
 from esxprov.placement.filters import FILTERS, STANDING, refusal
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest
-from esxprov.placement.scores import Capacity, Cost, Numbers
+from esxprov.placement.scores import LostScarcePlaces, Numbers, Score
 from esxprov.placement.snapshot import Rules, Size
 
-FULL = np.iinfo(np.int64).max
+FULL = scores.FULL
 """The cost of a host that a rule refuses."""
 
 _MOST_ROWS = 64
 """Kinds of VMs known at a time: each is one more to refresh with every change."""
+
+_MOST_ALIKE = 1 << 14
+"""States of hosts known at a time."""
+
+_Came = tuple[int, int, int | None]
+"""(RAM, vCPUs, when it ends)."""
 
 _Needs = tuple[str, tuple[str, ...], str]
 """(datastore, networks, image): what the standing rules ask about."""
@@ -71,8 +78,11 @@ class Farm:
         rules: Rules,
         catalogue: Sequence[Size] = (),
         pending_mb: Mapping[str, int] | None = None,
+        at: int = 0,
     ) -> None:
-        """`pending_mb` is what is still to be written to each datastore; see `store_id`."""
+        """`pending_mb` is what is still to be written to each datastore; see `store_id`. It is `at`, in epoch seconds:
+        see `advance`.
+        """
         self.rules = rules
         # By key: where equal hosts stand must not depend on who was seen first.
         self.hosts = sorted(states, key=lambda state: (state.key.endpoint, state.key.moid))
@@ -80,26 +90,29 @@ class Farm:
         self.catalogue = tuple(catalogue)
         self.groups: defaultdict[str, dict[int, int]] = defaultdict(dict)  # group -> host -> how many
         count = len(self.hosts)
-        self._numbers = np.zeros((6, count), np.int64)
-        self.ram_free, self.cpus_free, self.ram, self.cpus, self._ram_fits, self._cpus_fit = self._numbers
-        self._largest = [(0, 0)] * count  # RAM and vCPUs of the largest VM that the empty host takes
+        self._numbers = np.zeros((4, count), np.int64)
+        self._free, self._whole = self._numbers[:2], self._numbers[2:]
+        self._largest = np.zeros((2, count), np.int64)  # RAM and vCPUs of the largest VM that the empty host takes
+        self._usable = np.zeros(count, np.int64)  # 1 if a host's places are places for anything
+        self.ram_free, self.cpus_free = self._free
+        self.ram, self.cpus = self._whole
         self._changed: set[int] = set()  # hosts whose columns are out of date
-        self._came: dict[int, dict[tuple[int, int], int]] = {}  # since the state was put: VMs by size
+        self._came: dict[int, dict[_Came, int]] = {}  # since the state was put: how many VMs like that
         self._pending = Counter(pending_mb or {})
-        self._cost: Cost | None = None
+        self._departures = Departures(count, at) if scores.looks_ahead(rules.policy, count) else None
         self._exact: set[tuple[int, int]] = set()  # sizes that have a row of their own
         self._row_of: dict[tuple[int, int, _Needs], int] = {}
-        # Row 0 is the VM that needs nothing; see scores.Cost.
-        self._rows = np.zeros((1, count), np.int64)
-        self._closed = np.zeros((1, count), bool)  # by a standing rule
+        # Row 0 is the VM that needs nothing; see scores.Score.
+        self._rows = np.zeros((1, count, 1), np.int64)
+        self._closed = np.zeros((1, count), bool)  # by a standing rule, or because the machine is too small
         self._needs = np.zeros((2, 1), np.int64)  # RAM and vCPUs by row
+        self._alike: dict[bytes, Numbers] = {}  # columns by what the host is like
         self._standing: dict[_Needs, _Standing] = {}
         self._stores: dict[str, int] = {}
         self._store_free: list[int] = []
         for number, state in enumerate(self.hosts):
             self._read(number, state)
-        if catalogue:
-            self.expect(catalogue)
+        self._weigh()
 
     def __len__(self) -> int:
         return len(self.hosts)
@@ -109,7 +122,7 @@ class Farm:
     def put(self, state: HostState) -> None:
         """A host as it is now; it must be one of the farm's."""
         number = self.index[state.key]
-        old = self.hosts[number]
+        old, whole = self.hosts[number], self._whole[:, number].tolist()
         for group in [group for group, hosts in self.groups.items() if number in hosts]:
             del self.groups[group][number]
         self.hosts[number] = state
@@ -118,8 +131,11 @@ class Farm:
         if _stands_differently(old, state):
             for needs, standing in self._standing.items():
                 self._stand(standing, needs, number)
-            for (_, __, needs), row in self._row_of.items():
-                self._closed[row, number] = self._standing[needs].codes[number] != 0
+        if self._whole[:, number].tolist() != whole:
+            self._weigh()
+        for (*size, needs), row in self._row_of.items():
+            too_large = bool((self._largest[:, number] < size).any())
+            self._closed[row, number] = too_large or self._standing[needs].codes[number] != 0
         self._changed.add(number)
 
     def write_pending(self, store: str, change_mb: int) -> None:
@@ -136,19 +152,34 @@ class Farm:
 
     def expect(self, catalogue: Sequence[Size]) -> None:
         """Weigh hosts by another catalogue from now on."""
-        if self._cost is None or tuple(catalogue) != self.catalogue:
+        if tuple(catalogue) != self.catalogue:
             self.catalogue = tuple(catalogue)
-            self._exact = {(size.ram_mb, size.cpus) for size in scores.weightiest(catalogue, _MOST_ROWS // 2)}
-            self._cost = scores.cost_of(self.rules.policy, catalogue)
-            self._forget_rows()
+            self._weigh()
+
+    def advance(self, at: int) -> None:
+        """It is that time now, in epoch seconds: what is known to end may be nearer than it was."""
+        if self._departures:
+            self._changed.update(self._departures.advance(at))
+
+    def _weigh(self) -> None:
+        """Tell hosts apart by the catalogue as it is, and by what the hosts are."""
+        self._exact = {(size.ram_mb, size.cpus) for size in scores.weightiest(self.catalogue, _MOST_ROWS // 2)}
+        self._score: Score = scores.score_of(self.rules.policy, self.catalogue, self._whole)
+        self._rows = np.zeros((1, len(self.hosts), self._score.width), np.int64)
+        self._weights = np.zeros(self._score.width, np.int64)
+        if self._departures:
+            self._changed.update(range(len(self.hosts)))
+        self._forget_rows()
 
     def _change(self, number: int, request: PlacementRequest, sign: int) -> None:
-        self.ram_free[number] -= sign * request.ram_needed_mb
-        self.cpus_free[number] -= sign * request.cpus
-        self._note_room(number)
+        ram_mb, cpus = request.ram_needed_mb, request.cpus
+        self.ram_free[number] -= sign * ram_mb
+        self.cpus_free[number] -= sign * cpus
         came = self._came.setdefault(number, {})
-        size = request.ram_needed_mb, request.cpus
-        came[size] = came.get(size, 0) + sign
+        kind = ram_mb, cpus, request.ends_at
+        came[kind] = came.get(kind, 0) + sign
+        if self._departures and request.ends_at is not None:
+            self._departures.add(number, request.ends_at, sign * ram_mb, sign * cpus)
         if request.group:
             there = self.groups[request.group]
             there[number] = there.get(number, 0) + sign
@@ -163,26 +194,56 @@ class Farm:
     def _read(self, number: int, state: HostState) -> None:
         self.ram_free[number], self.cpus_free[number] = state.ram_free_mb, state.cpus_free
         self.ram[number], self.cpus[number] = state.ram_capacity_mb, state.cpus_capacity
-        self._largest[number] = state.largest_vm_ram_mb, state.largest_vm_cpus
-        self._note_room(number)
+        self._largest[:, number] = state.largest_vm_ram_mb, state.largest_vm_cpus
+        self._usable[number] = state.state == "connected" and not state.maintenance and state.unfit is None
+        if self._departures:
+            self._departures.put(number, state.ends)
         for group, there in state.groups.items():
             self.groups[group][number] = there
 
-    def _note_room(self, number: int) -> None:
-        ram_mb, cpus = self._largest[number]
-        self._ram_fits[number] = min(self.ram_free[number], ram_mb)
-        self._cpus_fit[number] = min(self.cpus_free[number], cpus)
-
     def _refresh(self) -> None:
-        """The costs of all kinds of VMs on the hosts that have changed, in one go."""
-        assert self._cost is not None
-        changed = list(self._changed)
+        """The costs of all kinds of VMs on the hosts that have changed."""
+        if isinstance(self._score, LostScarcePlaces):
+            some = _index(list(self._changed))
+            self._rows[:, some] = self._columns(some)
+            self._weights = self._score.weights(self._usable.dot(self._rows[0]))
+        else:
+            self._refresh_alike()
         self._changed.clear()
-        ram_free, cpus_free, ram, cpus, ram_fits, cpus_fit = self._numbers[:, changed, None]
-        ram_needed, cpus_needed = self._needs
-        costs = self._cost(Capacity(ram_free, cpus_free, ram, cpus), ram_needed, cpus_needed)
-        costs[(ram_needed > ram_fits) | (cpus_needed > cpus_fit) | self._closed.T[changed]] = FULL
-        self._rows.T[changed] = costs
+
+    def _refresh_alike(self) -> None:
+        """Hosts that are alike cost the same, and most hosts have been like that before, or others have."""
+        unknown: dict[bytes, list[int]] = {}
+        for number in self._changed:
+            here = self._numbers[:, number].tobytes() + self._closed[:, number].tobytes()
+            column = self._alike.get(here)
+            if column is None:
+                unknown.setdefault(here, []).append(number)
+            else:
+                self._rows[:, number] = column
+        if unknown:
+            columns = self._columns(_index([numbers[0] for numbers in unknown.values()]))
+            if len(self._alike) > _MOST_ALIKE:
+                self._alike.clear()
+            for index, (here, numbers) in enumerate(unknown.items()):
+                self._alike[here] = columns[:, index]
+                for number in numbers:
+                    self._rows[:, number] = columns[:, index]
+
+    def _columns(self, some: list[int] | slice) -> Numbers:
+        """What all kinds of VMs cost on some hosts."""
+        return self._parts(self._free_at(some), self._whole[:, some], self._needs, self._closed[:, some])
+
+    def _parts(self, free: Numbers, whole: Numbers, needs: Numbers, closed: npt.NDArray[np.bool_]) -> Numbers:
+        """By VM, host and part, FULL where there is no room or it is closed."""
+        parts = self._score.parts(free, whole, needs)
+        parts[..., 0][closed] = FULL
+        return parts
+
+    def _free_at(self, some: list[int] | slice) -> Numbers:
+        """RAM and vCPUs that some hosts may still promise, by host and moment."""
+        free = self._free[:, some, None]
+        return free + self._departures.leaving[:, some] if self._departures else free
 
     # --- what it costs -----------------------------------------------------------------------------------------------
 
@@ -197,25 +258,39 @@ class Farm:
         number = self._row(*near, request)
         if self._changed:
             self._refresh()
-        row: Numbers = self._rows[number]
+        costs = self._costs_of(number, request)
         closed = self._refused(request)
         if near != size:
-            short = (self._ram_fits < size[0]) | (self._cpus_fit < size[1])
+            room = np.minimum(self._free, self._largest)
+            short = (room[0] < size[0]) | (room[1] < size[1])
             closed = short if closed is None else closed | short
         if closed is not None:
-            row = row.copy()
-            row[closed] = FULL
-        return row
+            costs = np.where(closed, FULL, costs)
+        return costs
+
+    def _costs_of(self, row: int, request: PlacementRequest) -> Numbers:
+        parts = self._rows[row]
+        if not isinstance(self._score, LostScarcePlaces) or not self._departures:
+            costs: Numbers = parts[:, 0]
+            return costs
+        return self._score.costs(parts, self._weights, self._departures.stays_for(request.ends_at))
 
     def best(self, costs: Numbers, request: PlacementRequest) -> int | None:
         """The host of the least cost; of equal ones, one that depends on the request's id. None if all are FULL."""
         if not len(costs):
             return None
-        least = costs[costs.argmin()]
-        if least == FULL:
-            return None
-        equal = np.flatnonzero(costs == least)
-        return int(equal[_hash(request.id) % equal.size if equal.size > 1 else 0])
+        # The first one from there on, and round: no host has to be looked at twice.
+        start = _hash(request.id) % len(costs)
+        later = start + int(costs[start:].argmin())
+        sooner = int(costs[: start + 1].argmin())
+        least_later, least = costs[later], costs[sooner]
+        if least_later <= least:
+            return None if least_later == FULL else later
+        return sooner
+
+    def explain(self, cost: int) -> str:
+        """Why a host is the best, in words."""
+        return self._score.explain(cost)
 
     def refusals(self, request: PlacementRequest) -> npt.NDArray[np.int8]:
         """For each host the number (in RULES) of the first rule that refuses the VM, 0 if none does."""
@@ -236,8 +311,7 @@ class Farm:
         short = self._short_of_disk(request, standing)
         if short is not None:
             codes[short] = _CODE["disk"]
-        largest = np.array(self._largest, np.int64).reshape(-1, 2)
-        codes[(largest < (request.ram_needed_mb, request.cpus)).any(axis=1)] = _CODE["machine"]
+        codes[(self._largest[0] < request.ram_needed_mb) | (self._largest[1] < request.cpus)] = _CODE["machine"]
         return np.where(standing.codes != 0, standing.codes, codes)
 
     def state(self, number: int) -> HostState:
@@ -260,6 +334,7 @@ class Farm:
             promised_cpus=base.promised_cpus + base.cpus_free - int(self.cpus_free[number]),
             groups=groups,
             residents=self.residents(number),
+            ends=self._ends(number),
         )
 
     def labels(self) -> list[str]:
@@ -270,15 +345,23 @@ class Farm:
     def residents(self, number: int) -> dict[tuple[int, int], int]:
         """How many VMs of each size (RAM, vCPUs) a host has."""
         there = Counter(self.hosts[number].residents)
-        there.update(self._came.get(number, {}))
+        for (ram_mb, cpus, _), many in self._came.get(number, {}).items():
+            there[ram_mb, cpus] += many
         return {size: many for size, many in there.items() if many > 0}
+
+    def _ends(self, number: int) -> dict[int, tuple[int, int]]:
+        """What ends on a host: RAM and vCPUs by time."""
+        ends = dict(self.hosts[number].ends)
+        for (ram_mb, cpus, ends_at), many in self._came.get(number, {}).items():
+            if ends_at is not None:
+                ram_before_mb, cpus_before = ends.get(ends_at, (0, 0))
+                ends[ends_at] = ram_before_mb + many * ram_mb, cpus_before + many * cpus
+        return {ends_at: amounts for ends_at, amounts in ends.items() if amounts != (0, 0)}
 
     def _row(self, ram_mb: int, cpus: int, request: PlacementRequest) -> int:
         kind = (ram_mb, cpus, self._needs_of(request))
         row = self._row_of.get(kind)
         if row is None:
-            if self._cost is None:
-                self.expect((Size(ram_mb, cpus),))
             self._standing_for(request)  # first, as it may forget all rows
             row = self._row_of[kind] = self._spare_row()
             self._fill_row(row, ram_mb, cpus, request)
@@ -286,6 +369,7 @@ class Farm:
 
     def _spare_row(self) -> int:
         """A row to be filled: the one that was made first if there are many."""
+        self._alike.clear()
         if len(self._row_of) >= _MOST_ROWS:
             return self._row_of.pop(next(iter(self._row_of)))
         self._rows = np.vstack([self._rows, self._rows[:1]])
@@ -294,18 +378,18 @@ class Farm:
         return len(self._rows) - 1
 
     def _fill_row(self, row: int, ram_mb: int, cpus: int, request: PlacementRequest) -> None:
-        assert self._cost is not None
-        codes = self._standing_for(request).codes
-        hosts = Capacity(*self._numbers[:4, :, None])
-        self._needs[:, row] = ram_mb, cpus
-        self._closed[row] = codes != 0
-        ram_needed, cpus_needed = np.array([[0, ram_mb], [0, cpus]], np.int64)
-        takes = (ram_mb <= self._ram_fits) & (cpus <= self._cpus_fit) & (codes == 0)
-        self._rows[row] = np.where(takes, self._cost(hosts, ram_needed, cpus_needed)[:, 1], FULL)
+        needs = np.array([[0, ram_mb], [0, cpus]], np.int64)
+        too_large = (self._largest < needs[:, 1:]).any(axis=0)
+        self._needs[:, row] = needs[:, 1]
+        self._closed[row] = too_large | (self._standing_for(request).codes != 0)
+        everywhere = slice(None)
+        parts = self._parts(self._free_at(everywhere), self._whole, needs, self._closed[[0, row]])
+        self._rows[row] = parts[1]
 
     def _forget_rows(self) -> None:
         self._row_of.clear()
         self._rows, self._closed, self._needs = self._rows[:1], self._closed[:1], self._needs[:, :1]
+        self._alike.clear()
 
     # --- rules as arrays ---------------------------------------------------------------------------------------------
 
@@ -386,6 +470,11 @@ def store_id(host: HostKey, store: Datastore) -> str:
     return store.url or f"{host.endpoint}/{store.name}"
 
 
+def _index(numbers: list[int]) -> list[int] | slice:
+    """The same hosts; one of them as a slice, which makes half the work of it."""
+    return numbers if len(numbers) > 1 else slice(numbers[0], numbers[0] + 1)
+
+
 def _stands_differently(old: HostState, new: HostState) -> bool:
     return (old.state, old.maintenance, old.unfit, old.name, old.datastores, old.networks) != (
         new.state,
@@ -405,4 +494,4 @@ def _rounded(number: int) -> int:
 
 def _hash(text: str) -> int:
     """Not hash(), which differs in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return zlib.crc32(text.encode())

@@ -18,7 +18,8 @@ class HostState:
 
     `warming_ram_mb` is the part of it that belongs to VMs still on their way: live figures do not show them yet. Free
     space of the datastores is what is free now less what is still to be written. `groups` counts the VMs of each group
-    here, `residents` those of each size (RAM, vCPUs). `unfit` says why the host must not be chosen, None if it may.
+    here, `residents` those of each size (RAM, vCPUs). `ends` has RAM and vCPUs of those that are known to end, by when
+    (epoch seconds). `unfit` says why the host must not be chosen, None if it may.
     """
 
     key: HostKey
@@ -39,6 +40,7 @@ class HostState:
     groups: Mapping[str, int] = field(default_factory=dict)
     residents: Mapping[tuple[int, int], int] = field(default_factory=dict)
     unfit: str | None = None
+    ends: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def ram_capacity_mb(self) -> int:

@@ -6,11 +6,13 @@ Every change has the token of its transaction, and tokens are committed in their
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from esxprov.database import Cursor, Database
-from esxprov.model import Claim
+from esxprov.model import Claim, ClaimState
 from esxprov.placement import claim_rows
+from esxprov.placement.claim_rows import Change
 from esxprov.placement.ledger import Ledger
 
 STALE_S = 1800.0
@@ -42,15 +44,16 @@ class Mirror:
         """Somebody has changed rows and no token: believe nothing that was read."""
         self._read_at = -math.inf
 
-    def catch_up(self, cursor: Cursor, token: int) -> None:
-        """Read what was changed before this token, which belongs to the transaction under way."""
+    def lock(self, cursor: Cursor) -> None:
+        """Begin a transaction: what was changed before it is known from now on."""
+        self.undo()
         now = self._monotonic()
+        token, changes = claim_rows.lock_and_read(cursor, self._token)
         if token <= self._token:
             # The tokens begin anew: somebody has restored the database.
             self._read(claim_rows.select(cursor, "c.state <> 'released'"), token - 1, now)
-        elif token > self._token + 1:
-            for claim in claim_rows.select_changed(cursor, self._token):
-                self.ledger.put(claim)
+        else:
+            self._apply(changes)
         self._token = token - 1
         self._read_at = now
 
@@ -62,9 +65,7 @@ class Mirror:
             self.load()
         elif token > self._token:
             # May bring later changes too, which the next delta then brings once more.
-            changed = self._database.single(lambda cursor: claim_rows.select_changed(cursor, self._token))
-            for claim in changed:
-                self.ledger.put(claim)
+            self._apply(self._database.single(lambda cursor: claim_rows.select_changed(cursor, self._token)))
             self._token = token
         self._read_at = self._monotonic()
 
@@ -73,14 +74,20 @@ class Mirror:
         if token >= self._token:
             self._read(claims, token, self._monotonic())
 
+    def mark(self, states: Mapping[str, ClaimState]) -> None:
+        """Other states of claims, of the transaction under way."""
+        for claim_id, state in states.items():
+            if (claim := self.ledger.get(claim_id)) is not None:
+                self.put(replace(claim, state=state))
+
     def put(self, claim: Claim) -> None:
         """A change of the transaction under way."""
         self._before.append((claim.id, self.ledger.put(claim)))
 
-    def keep(self, token: int) -> None:
+    def keep(self) -> None:
         """The transaction was committed, its changes stay."""
         self._before.clear()
-        self._token = token
+        self._token += 1
 
     def undo(self) -> None:
         """The transaction failed, its changes go. If it was committed nevertheless, the next delta brings them."""
@@ -90,6 +97,13 @@ class Mirror:
                 self.ledger.remove(claim_id)
             else:
                 self.ledger.put(before)
+
+    def _apply(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if isinstance(change, str):
+                self.ledger.remove(change)
+            else:
+                self.ledger.put(change)
 
     def _read(self, claims: Iterable[Claim], token: int, now: float) -> None:
         self.ledger.replace_all(claims)

@@ -27,7 +27,8 @@ VmKey = tuple[str, str]
 @dataclass(slots=True)
 class Promise:
     """The sum of one host. `warming_ram_mb` is not visible in live figures yet, `disks_mb` (by datastore) not written
-    yet; `residents` counts VMs by what they take, (RAM in MB, vCPUs).
+    yet; `residents` counts VMs by what they take, (RAM in MB, vCPUs); `ends` has what is known to end, RAM in MB and
+    vCPUs by epoch seconds.
     """
 
     ram_mb: int = 0
@@ -36,6 +37,7 @@ class Promise:
     groups: Counter[str] = field(default_factory=Counter)
     disks_mb: Counter[str] = field(default_factory=Counter)
     residents: Counter[tuple[int, int]] = field(default_factory=Counter)
+    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class _Part:
     group: str = ""
     datastore: str = ""
     disk_mb: int = 0
+    ends_at: int | None = None
 
 
 class Promises:
@@ -184,6 +187,11 @@ class Promises:
             _count(total.groups, part.group, sign)
         if part.disk_mb:
             _count(total.disks_mb, part.datastore, sign * part.disk_mb)
+        if part.ends_at is not None:
+            ram_mb, cpus = total.ends.pop(part.ends_at, (0, 0))
+            sums = ram_mb + sign * part.ram_mb, cpus + sign * part.cpus
+            if sums != (0, 0):
+                total.ends[part.ends_at] = sums
         self.touched.add(part.host)
 
 
@@ -219,4 +227,4 @@ def _held(claim: Claim, vm: Vm | None) -> _Part:
         ram_mb, cpus, host = max(ram_mb, own_ram_mb), max(cpus, own_cpus), host_of(vm)
     on_its_way = claim.state is ClaimState.CLAIMED
     disk_mb = claim.disk_mb if on_its_way else 0
-    return _Part(host, ram_mb, cpus, on_its_way, claim.group, claim.datastore, disk_mb)
+    return _Part(host, ram_mb, cpus, on_its_way, claim.group, claim.datastore, disk_mb, claim.ends_at)

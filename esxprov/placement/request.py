@@ -21,7 +21,8 @@ class PlacementRequest:
     """What a VM needs. `id` breaks ties, so that equal hosts are not all chosen in the same order.
 
     `overhead_mb` is what its hypervisor needs beyond its RAM. `datastore` "" asks for none. `group` is what the VM is
-    counted by (VCL's request, for a cluster); `max_per_host` bounds how many of that group a host may have.
+    counted by (VCL's request, for a cluster); `max_per_host` bounds how many of that group a host may have. `ends_at`
+    is when it will be gone (epoch seconds, None if nobody knows).
     """
 
     id: str
@@ -35,6 +36,7 @@ class PlacementRequest:
     group: str = ""
     max_per_host: int | None = None
     affinities: tuple[Affinity, ...] = ()
+    ends_at: int | None = None
 
     @property
     def ram_needed_mb(self) -> int:

@@ -37,6 +37,8 @@ class Found:
 def pick(farm: Farm, request: PlacementRequest) -> int | None:
     """The best host for one VM, None if no host takes it. Soft wishes are given up one by one, the last one first."""
     costs = farm.costs(request)
+    if not request.affinities:
+        return _pick_safe(farm, costs, request)
     wishes = [wish for wish in request.affinities if not wish.hard]
     while True:
         preferred = costs
@@ -70,8 +72,10 @@ def place(farm: Farm, requests: Sequence[PlacementRequest], budget_s: float = SO
 
     Large VMs first; if that fails, exactly, within the budget.
     """
+    if len(requests) == 1:
+        return _place_one(farm, requests[0])
     found = _place_greedily(farm, requests)
-    if found.hosts is not None or len(requests) == 1:
+    if found.hosts is not None:
         return found
     from esxprov.placement import exact  # with scipy, which takes its time, and most commands do without
 
@@ -118,6 +122,14 @@ def take_back(farm: Farm, requests: Sequence[PlacementRequest], hosts: Mapping[i
     """Undo `place_some`, or `place` with the hosts it found."""
     for number, host in hosts.items():
         farm.vacate(host, requests[number])
+
+
+def _place_one(farm: Farm, request: PlacementRequest) -> Found:
+    chosen = pick(farm, request)
+    if chosen is None:
+        return Found(None, codes=farm.refusals(request))
+    farm.occupy(chosen, request)
+    return Found((chosen,))
 
 
 def _place_greedily(farm: Farm, requests: Sequence[PlacementRequest]) -> Found:

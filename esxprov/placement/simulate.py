@@ -76,6 +76,7 @@ class Simulation:
             started = self._clock_ns()
             if self._learned:
                 self._learned.see(arrival.requests)
+            self._farm.advance(int(arrival.time_s))
             found = place(self._farm, arrival.requests, self._budget_s)
             self.summary.latencies_us.append((self._clock_ns() - started) / 1000)
             yield self._accept(arrival, found.hosts) if found.hosts is not None else self._refuse(arrival, found)

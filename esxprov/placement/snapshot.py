@@ -156,4 +156,5 @@ def state_of(host: Host, promises: Promises, rules: Rules, unfit: str | None) ->
         groups=dict(promised.groups),
         residents=dict(promised.residents),
         unfit=unfit,
+        ends=dict(promised.ends),
     )

@@ -133,6 +133,7 @@ def catalogue(lines: Iterable[str], file: str) -> list[Size]:
 
 def _arrival(name: str, rows: list[_Row]) -> Arrival:
     time_s = rows[0].seconds("time_s")
+    ends_s = [math.inf if row.is_empty("duration_s") else time_s + row.seconds("duration_s") for row in rows]
     limits = [row.whole("max_per_host") for row in rows if not row.is_empty("max_per_host")]
     most = min(limits) if limits else None
     return Arrival(
@@ -140,10 +141,17 @@ def _arrival(name: str, rows: list[_Row]) -> Arrival:
         time_s,
         tuple(row.text("vm") for row in rows),
         tuple(
-            PlacementRequest(row.text("vm"), row.whole("ram_mb"), row.whole("cpus"), group=name, max_per_host=most)
-            for row in rows
+            PlacementRequest(
+                row.text("vm"),
+                row.whole("ram_mb"),
+                row.whole("cpus"),
+                group=name,
+                max_per_host=most,
+                ends_at=None if end_s == math.inf else math.ceil(end_s),
+            )
+            for row, end_s in zip(rows, ends_s, strict=True)
         ),
-        tuple(math.inf if row.is_empty("duration_s") else time_s + row.seconds("duration_s") for row in rows),
+        tuple(ends_s),
     )
 
 

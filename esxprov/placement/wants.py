@@ -92,17 +92,12 @@ def named(want: Want[D], proposal: Proposal[D]) -> tuple[Room, ...]:
     """The rooms of a proposal whose claims have ids, and are the event's or wait for theirs."""
     if proposal.rooms and all(room.claim.computer_id != want.computer_id for room in proposal.rooms):
         raise ValueError(f"the proposal has claims, but none for computer {want.computer_id}, which asked for one")
-    return tuple(
-        replace(
-            room,
-            claim=replace(
-                room.claim,
-                id=str(uuid.uuid4()),
-                event_id=want.event_id if room.claim.computer_id == want.computer_id else "",
-            ),
-        )
-        for room in proposal.rooms
-    )
+    return tuple(Room(_named(room.claim, want), room.most_ram_mb, room.most_cpus) for room in proposal.rooms)
+
+
+def _named(claim: Claim, want: Want[Any]) -> Claim:
+    is_own = claim.computer_id == want.computer_id
+    return replace(claim, id=str(uuid.uuid4()), event_id=want.event_id if is_own else "")
 
 
 def taken(want: Want[D], proposal: Proposal[D], rooms: Sequence[Room]) -> Taken[D]:

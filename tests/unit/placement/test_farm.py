@@ -37,28 +37,49 @@ def test_a_host_has_a_cost_exactly_if_no_rule_refuses_it(world: Snapshot, reques
     assert [cost == FULL for cost in made.costs(request)] == [code != 0 for code in made.refusals(request)]
 
 
-@given(snapshots(), st.lists(st.tuples(requests(), st.integers(0, 5)), max_size=8), st.data())
+@given(
+    snapshots(),
+    st.lists(st.tuples(requests(), st.integers(0, 5)), max_size=8),
+    st.lists(st.integers(-20_000, 400_000), min_size=8, max_size=8),
+    st.data(),
+)
 def test_costs_after_changes_are_those_of_a_farm_made_anew(
-    world: Snapshot, moves: list[tuple[PlacementRequest, int]], data: st.DataObject
+    world: Snapshot, moves: list[tuple[PlacementRequest, int]], later: list[int], data: st.DataObject
 ) -> None:
     if not world.hosts:
         return
     world = replace(world, catalogue=(Size(1024, 1), Size(8192, 4, 3)))
-    lived, placed = farm_of(world), []
-    for request, number in moves:
+    lived, placed, now = farm_of(world), [], world.at
+    for (request, number), seconds in zip(moves, later, strict=False):
         lived.costs(request)
         lived.occupy(number % len(lived), request)
         placed.append((number % len(lived), request))
+        now = world.at + seconds
+        lived.advance(now)
     for number, request in data.draw(st.lists(st.sampled_from(placed), unique_by=id)) if placed else []:
         lived.vacate(number, request)
         placed.remove((number, request))
-    anew = farm_of(world)
+    anew = farm_of(replace(world, at=now))
     for number, request in placed:
         anew.occupy(number, request)
     for request, _ in moves:
         assert np.array_equal(lived.costs(request), anew.costs(request))
         assert np.array_equal(lived.refusals(request), anew.refusals(request))
     assert [lived.state(number) for number in range(len(lived))] == [anew.state(number) for number in range(len(anew))]
+
+
+@given(snapshots(), requests(), st.integers(0, 5), st.integers(0, 30_000))
+def test_a_host_that_is_put_as_it_is_costs_the_same(
+    world: Snapshot, request: PlacementRequest, number: int, seconds: int
+) -> None:
+    if not world.hosts:
+        return
+    made = farm_of(world)
+    made.occupy(number % len(made), replace(request, disk_mb=0))
+    made.advance(world.at + seconds)
+    before = made.costs(request).copy()
+    made.put(made.raw(number % len(made)))
+    assert np.array_equal(made.costs(request), before)
 
 
 @given(snapshots(), requests(), st.integers(0, 5))
@@ -110,3 +131,15 @@ def test_more_kinds_of_vms_than_a_farm_remembers_are_no_problem() -> None:
     made = farm(host("esx1", ram_mb=10**6), host("esx2", maintenance=True), catalogue=[Size(1000, 1)])
     for ram_mb in range(4, 400, 4):
         assert [cost == FULL for cost in made.costs(replace(REQUEST, ram_mb=ram_mb))] == [False, True]
+
+
+def test_a_place_that_is_there_again_soon_is_given_away_first() -> None:
+    """On both hosts the VM breaks the last place; on one of them there will be two, with room for it besides."""
+    full = host("esx1", promised_ram_mb=10_360)
+    soon = replace(full, ends={3600: (9500, 4)})
+    made = farm(soon, host("esx2", promised_ram_mb=10_360), catalogue=[Size(5000, 1)])
+    costs = made.costs(REQUEST)
+    assert costs[0] < costs[1]
+    made.put(full)
+    costs = made.costs(REQUEST)
+    assert costs[0] == costs[1]

@@ -64,6 +64,9 @@ names = [f"esx{number}" for number in range(8)]
 sizes = st.tuples(st.sampled_from([512, 1000, 2048, 4096, 8192, 16384]), st.integers(1, 8))
 groups = st.sampled_from(["", "class", "web"])
 
+AT = 1_700_000_000
+ends = st.one_of(st.none(), st.integers(-600, 30_000).map(lambda later: AT + later))
+
 
 @st.composite
 def machines(draw: st.DrawFn, name: str) -> Host:
@@ -111,6 +114,7 @@ def promises(draw: st.DrawFn, hosts: Sequence[str]) -> tuple[list[Claim], list[V
             group=draw(groups),
             disk_mb=draw(st.sampled_from([0, 10_000])),
             datastore="nfs1",
+            ends_at=draw(ends),
         )
         for number, state in enumerate(draw(st.lists(st.sampled_from(ClaimState), max_size=5)))
     ]
@@ -137,7 +141,7 @@ def snapshots(draw: st.DrawFn, some_rules: st.SearchStrategy[Rules] = rules) -> 
         catalogue=tuple(Size(ram, cpus, images) for (ram, cpus), images in sorted(catalogue.items())),
         rules=draw(some_rules),
         unfit={f"{name}/ha-host": "power-on failed" for name in chosen if draw(st.integers(0, 9)) == 9},
-        at=1_700_000_000,
+        at=AT,
     )
 
 
@@ -159,6 +163,7 @@ def requests(draw: st.DrawFn) -> PlacementRequest:
         draw(st.sampled_from(["class", "new"])),
         draw(st.sampled_from([None, None, 1, 2])),
         tuple(draw(st.lists(affinities, max_size=2))),
+        draw(ends),
     )
 
 
