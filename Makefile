@@ -3,7 +3,6 @@
 # make lint      ruff, mypy --strict, perl -c and perlcritic, gofmt and go vet
 # make bench     ratios against floors, measured side by side
 # make bench-placement   what placement refuses, against Nova's default and the exact bound; ARGS='--seeds 20'
-# make bench-claims      how fast claims are taken in MariaDB, against a bare loop; and by processes that are killed
 # make test-galera   the claims on a real Galera cluster of three MariaDB servers
 # make test-vcld VCL_SRC=/path/to/apache-vcl    the flows of the real vcld with our shim and service; more of tests/vcld/run
 #                with RUN='--vcenter' or RUN='reserved capture'
@@ -16,7 +15,7 @@ PYTHON_CODE := bridge esxprov tests benchmarks
 PERL_LIB := bridge/perl/lib
 PERL_CODE = $$(find bridge/perl tests/perl tests/vcld -name '*.pm' -o -name '*.t' -o -name '*.pl')
 
-.PHONY: demo test test-unit test-integration test-perl lint lint-python lint-perl lint-go format bench bench-placement bench-claims test-galera test-vcld bootstrap clean
+.PHONY: demo test test-unit test-integration test-perl lint lint-python lint-perl lint-go format bench bench-placement test-galera test-vcld bootstrap clean
 
 demo: bootstrap
 	@$(VENV)/python -m tests.demo
@@ -57,9 +56,6 @@ bench: bootstrap
 
 bench-placement: bootstrap
 	@$(VENV)/python -m benchmarks.placement $(ARGS)
-
-bench-claims: bootstrap
-	@$(VENV)/python -m benchmarks.placement.claims $(ARGS)
 
 test-galera: bootstrap
 	$(VENV)/pytest tests/galera

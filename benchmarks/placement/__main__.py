@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.placement import azure, campus, clusters, huawei, speed, stale, traces
+from benchmarks.placement import azure, campus, claims, clusters, huawei, speed, stale, traces
 from benchmarks.placement.parts import Options
 from benchmarks.placement.targets import summary
 
@@ -19,6 +19,7 @@ _PARTS = {
     "clusters": clusters.measure,
     "speed": speed.measure,
     "stale": stale.measure,
+    "claims": claims.measure,
 }
 
 

@@ -46,8 +46,9 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
 
     @property
-    def is_clean(self) -> bool:
-        return not (self.over_committed or self.drifted or self.lost or self.leaked or self.errors)
+    def wrong(self) -> int:
+        """How much there is that must not be."""
+        return self.over_committed + self.drifted + self.lost + self.leaked + len(self.errors)
 
 
 class _Crew:
@@ -157,7 +158,7 @@ def run(server: MariaDb, config: DatabaseConfig, farm: Farm, kills: int, full: f
 
 
 def _free(server: MariaDb, claims: Claims, farm: Farm, dead: Sequence[_Member]) -> None:
-    owners = ", ".join(f"'{member.owner}'" for member in dead)
+    owners = ", ".join(["''", *(f"'{member.owner}'" for member in dead)])
     server.execute(
         f"UPDATE esxprov_claim SET leased_until = UTC_TIMESTAMP() - INTERVAL 1 SECOND WHERE owner IN ({owners}) "
         "AND leased_until IS NOT NULL"

@@ -11,7 +11,7 @@ from esxprov.handlers import vm
 from esxprov.handlers.survey import Survey, survey
 from esxprov.handlers.world import common_of, with_promises
 from esxprov.job import Job
-from esxprov.model import CatalogueImage, HostKey
+from esxprov.model import CatalogueImage, HostKey, Promised
 from esxprov.placement.choose import Decision, record
 from esxprov.placement.placer import Decided, Member, Seen
 from esxprov.placement.request import Common
@@ -66,14 +66,9 @@ def _members(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> list[Member
     known = tools.inventory.members(reservation_id, site.pool.profile) if reservation_id else []
     own = next((one for one in known if one.reservation_id == reservation_id), None)
     asked = common.request(f"reservation-{reservation_id}" if reservation_id else job.event.id, image)
-    member = Member(asked, request.computer.id, reservation_id, own.ends_at if own else None)
+    member = Member(replace(asked, ends_at=own.ends_at if own else None), request.computer.id, reservation_id)
     others = [
-        Member(
-            common.request(f"reservation-{one.reservation_id}", one.image),
-            one.computer_id,
-            one.reservation_id,
-            one.ends_at,
-        )
+        _other(common, one)
         for one in known
         if one.reservation_id != reservation_id and one.computer_id != member.computer_id
     ]
@@ -83,6 +78,11 @@ def _members(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> list[Member
     members = sorted([member, *others], key=lambda one: one.reservation_id)
     requests = Rules.of(site.pool).cluster([one.request for one in members], own.group)
     return [replace(one, request=request) for one, request in zip(members, requests, strict=True)]
+
+
+def _other(common: Common, one: Promised) -> Member:
+    asked = common.request(f"reservation-{one.reservation_id}", one.image)
+    return Member(replace(asked, ends_at=one.ends_at), one.computer_id, one.reservation_id)
 
 
 def _claim(job: Job, tools: Tools, site: vm.Site, members: list[Member], seen: Survey) -> Taken[Decided]:

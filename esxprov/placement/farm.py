@@ -122,20 +122,20 @@ class Farm:
     def put(self, state: HostState) -> None:
         """A host as it is now; it must be one of the farm's."""
         number = self.index[state.key]
-        old, whole = self.hosts[number], self._whole[:, number].tolist()
+        old, whole, largest = self.hosts[number], self._whole[:, number].tolist(), self._largest[:, number].tolist()
         for group in [group for group, hosts in self.groups.items() if number in hosts]:
             del self.groups[group][number]
         self.hosts[number] = state
         self._came.pop(number, None)
         self._read(number, state)
-        if _stands_differently(old, state):
-            for needs, standing in self._standing.items():
-                self._stand(standing, needs, number)
         if self._whole[:, number].tolist() != whole:
             self._weigh()
-        for (*size, needs), row in self._row_of.items():
-            too_large = bool((self._largest[:, number] < size).any())
-            self._closed[row, number] = too_large or self._standing[needs].codes[number] != 0
+        if _stands_differently(old, state) or self._largest[:, number].tolist() != largest:
+            for needs, standing in self._standing.items():
+                self._stand(standing, needs, number)
+            for (*size, needs), row in self._row_of.items():
+                too_large = bool((self._largest[:, number] < size).any())
+                self._closed[row, number] = too_large or self._standing[needs].codes[number] != 0
         self._changed.add(number)
 
     def write_pending(self, store: str, change_mb: int) -> None:

@@ -51,12 +51,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One VM of those that are placed together: what it asks for, and whose it is. `ends_at` as in Claim."""
+    """One VM of those that are placed together: what it asks for, and whose it is."""
 
     request: PlacementRequest
     computer_id: int
     reservation_id: int
-    ends_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class Placer:
         self._farm = Farm((), self.rules)
         self._pending: dict[HostKey, Counter[str]] = {}
         self._unfit: dict[HostKey, str] = {}
+        self._at = 0
 
     def decide(
         self,
@@ -100,8 +100,10 @@ class Placer:
         What greed does not find is worked out later, on a copy, while others go on; `hint` is what came of that.
         """
         self._follow(ledger)
+        self._at = max(self._at, seen.at)  # who has seen the world first need not decide first
         self._see(seen.sights)
         self._farm.expect(seen.catalogue)
+        self._farm.advance(self._at)
         homeless = [one for one in members if one.computer_id == computer_id or not self._is_housed(one)]
         requests = tuple(one.request for one in homeless)
         if hint is not None and hint.requests != requests:
@@ -173,7 +175,7 @@ class Placer:
             group=request.group,
             disk_mb=request.disk_mb,
             datastore=request.datastore,
-            ends_at=member.ends_at,
+            ends_at=request.ends_at,
         )
         claimed = ledger.of_host(host)
         return Room(
@@ -217,7 +219,7 @@ class Placer:
             catalogue=seen.catalogue,
             rules=self.rules,
             unfit={str(key): why for key, why in self._unfit.items()},
-            at=seen.at,
+            at=self._at,
         )
 
     # --- what has changed --------------------------------------------------------------------------------------------
@@ -281,7 +283,8 @@ class Placer:
     def _build(self) -> None:
         self._promises.touched.clear()
         self._pending = {}
-        self._farm = Farm((self._state(host) for host in self._hosts.values()), self.rules, self._farm.catalogue)
+        states = (self._state(host) for host in self._hosts.values())
+        self._farm = Farm(states, self.rules, self._farm.catalogue, at=self._at)
         for host in self._hosts.values():
             self._write_pending(host)
 

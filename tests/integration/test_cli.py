@@ -113,23 +113,23 @@ def fresh(bed: Bed) -> Iterator[Fresh]:
 
 def test_upgrade_makes_the_tables_and_a_second_time_does_nothing(fresh: Fresh) -> None:
     before = fresh.esxprov("db", "status", "--json")
-    assert (before.returncode, [row["applied"] for row in json.loads(before.stdout)]) == (1, [False, False, False])
+    assert (before.returncode, [row["applied"] for row in json.loads(before.stdout)]) == (1, [False] * 4)
     assert before.stderr == "run 'esxprov db upgrade'\n"
-    assert (
-        fresh.esxprov("db", "upgrade").stdout == "applied 0001 journal\napplied 0002 placement\napplied 0003 claims\n"
-    )
+    applied = ["applied 0001 journal", "applied 0002 placement", "applied 0003 claims", "applied 0004 claim_lines"]
+    assert fresh.esxprov("db", "upgrade").stdout.splitlines() == applied
     assert fresh.esxprov("db", "upgrade").stdout == "the tables are up to date\n"
     after = fresh.esxprov("db", "status", "--json")
-    assert (after.returncode, [row["applied"] for row in json.loads(after.stdout)]) == (0, [True, True, True])
+    assert (after.returncode, [row["applied"] for row in json.loads(after.stdout)]) == (0, [True] * 4)
 
 
 def test_upgrade_goes_on_where_it_was_killed(fresh: Fresh) -> None:
     assert fresh.esxprov("db", "upgrade").returncode == 0
     fresh.execute(
-        "DROP TABLE esxprov_quarantine; ALTER TABLE esxprov_claim DROP COLUMN ends_at, DROP KEY age; "
-        "DELETE FROM esxprov_schema WHERE version = 3"
+        "DROP TABLE esxprov_quarantine; ALTER TABLE esxprov_claim DROP COLUMN line; "
+        "ALTER TABLE esxprov_claim DROP COLUMN ends_at, DROP KEY age; DELETE FROM esxprov_schema WHERE version >= 3"
     )
-    assert json.loads(fresh.esxprov("db", "upgrade", "--json").stdout) == [{"version": 3, "name": "claims"}]
+    applied = json.loads(fresh.esxprov("db", "upgrade", "--json").stdout)
+    assert [one["name"] for one in applied] == ["claims", "claim_lines"]
     fresh.execute("SELECT ends_at FROM esxprov_claim; SELECT * FROM esxprov_quarantine")
 
 
@@ -137,7 +137,7 @@ def test_upgrade_goes_on_where_it_was_killed(fresh: Fresh) -> None:
 def test_without_tables_every_command_says_which_one_to_run(fresh: Fresh, command: list[str]) -> None:
     done = fresh.esxprov(*command)
     assert done.returncode == 78
-    assert done.stderr.endswith("have version 0, this program needs 3: run 'esxprov db upgrade'\n")
+    assert done.stderr.endswith("have version 0, this program needs 4: run 'esxprov db upgrade'\n")
     assert done.stderr.count("\n") == 1
 
 
@@ -148,7 +148,7 @@ def test_newer_tables_are_left_alone(fresh: Fresh) -> None:
         done = fresh.esxprov(*command)
         assert (done.returncode, done.stderr) == (
             78,
-            "esxprov: the esxprov tables have version 99, newer than the 3 of this program: "
+            "esxprov: the esxprov tables have version 99, newer than the 4 of this program: "
             "install the newer esxprov\n",
         )
 

@@ -63,17 +63,19 @@ def members_of(requests: Sequence[PlacementRequest]) -> list[Member]:
     return [Member(request, 100 + number, 200 + number) for number, request in enumerate(requests)]
 
 
-@given(pools, st.lists(st.tuples(snapshots(), clusters()), min_size=1, max_size=4))
+@given(pools, st.lists(st.tuples(snapshots(), clusters(), st.integers(0, 20_000)), min_size=1, max_size=4))
 def test_what_it_decides_is_what_would_be_decided_anew_on_what_it_writes_down(
-    pool: Pool, days: list[tuple[Snapshot, tuple[PlacementRequest, ...]]]
+    pool: Pool, days: list[tuple[Snapshot, tuple[PlacementRequest, ...], int]]
 ) -> None:
     placer, ledger = Placer(pool), Ledger()
-    for world, requests in days:
+    for world, asked, after_s in days:
+        at = world.at + after_s
+        requests = tuple(replace(one, ends_at=world.at + 10_000) for one in asked)
         ledger.replace_all(world.claims)
         unfit = {host.key: why for host in world.hosts if (why := world.unfit.get(str(host.key)))}
         catalogue = world.catalogue or CATALOGUE
         proposal = answer(
-            placer, ledger, members_of(requests), Seen(sights(world.hosts, world.vms), catalogue, unfit, world.at)
+            placer, ledger, members_of(requests), Seen(sights(world.hosts, world.vms), catalogue, unfit, at)
         )
         made = proposal.decision
         assert (made.requests, made.snapshot.unfit) == (requests, dict(world.unfit))
@@ -289,6 +291,24 @@ def test_what_a_no_says_of_later_is_what_vcl_has_promised() -> None:
     later = placer.decide(ledger, None, one.computer_id, [one], seen, foresee)
     assert isinstance(later, Later)
     assert any("when reservation 201 ends" in help for help in later.work().decision.help)
+
+
+def test_what_is_known_to_end_comes_nearer_as_time_passes() -> None:
+    placer, ledger = Placer(replace(POOL, reserved_ram_mb=0, cpu_ratio=1.0)), Ledger()
+    now, hour_s = 1_700_000_000, 3600
+    for number, hours in ((1, 20), (2, 10)):
+        key = HostKey(f"esx{number}", "ha-host")
+        ends_at = now + hours * hour_s
+        ledger.put(Claim(str(number), key, number, 9000, 2, "event", ClaimState.RUNNING, ends_at=ends_at))
+    (one, _) = pair()
+    one = replace(one, request=replace(one.request, ram_mb=2048, overhead_mb=0, ends_at=now + 14 * hour_s))
+    seen = Seen(sights([machine("esx1"), machine("esx2")]), (Size(8000, 2),))
+    chosen = []
+    for at in (now, now + 9 * hour_s):
+        decided = answer(placer, ledger, [one], replace(seen, at=at)).decision
+        assert decided.decision.placements == choose_together(decided.requests, decided.snapshot).placements
+        chosen += [place.host_name for place in decided.decision.placements]
+    assert chosen == ["esx2", "esx1"]
 
 
 def test_what_is_still_to_be_written_to_a_datastore_counts_until_its_claim_is_gone() -> None:
