@@ -261,7 +261,7 @@ class Database:
                 idle.get_nowait()[0].close()
 
 
-_CATALOGUE_S = 60.0
+_CATALOGUE_S = 300.0
 
 
 class VclInventory:
@@ -269,7 +269,7 @@ class VclInventory:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sizes: tuple[float, list[tuple[int, int]]] | None = None  # when they were read, and what; replaced whole
+        self._sizes: tuple[float, list[tuple[int, int, int]]] | None = None  # when they were read, and what
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         """vmhost.id of the hypervisor with that host name (full or short), preferring its row with this profile."""
@@ -301,8 +301,9 @@ class VclInventory:
 
         return self._database.single(ask)
 
-    def image_sizes(self) -> list[tuple[int, int]]:
-        """(RAM in MB, vCPUs) of every image VCL could ask for: the catalogue that placement keeps room for.
+    def image_sizes(self) -> list[tuple[int, int, int]]:
+        """(RAM in MB, vCPUs, how often it was asked for lately, and once more) of every image VCL could ask for: the
+        catalogue that placement keeps room for.
 
         As it was up to _CATALOGUE_S ago: it weighs hosts against each other, and no load should pay for a large site.
         """
@@ -311,14 +312,11 @@ class VclInventory:
             known = self._sizes = now, self._read_sizes()
         return known[1]
 
-    def _read_sizes(self) -> list[tuple[int, int]]:
+    def _read_sizes(self) -> list[tuple[int, int, int]]:
 
-        def ask(cursor: Cursor) -> list[tuple[int, int]]:
-            cursor.execute(
-                "SELECT GREATEST(i.minram, o.minram) AS ram_mb, i.minprocnumber AS cpus FROM image i "
-                "JOIN OS o ON o.id = i.OSid WHERE i.deleted = 0 AND i.name <> 'noimage'"
-            )
-            return [(int(row["ram_mb"]), max(1, int(row["cpus"]))) for row in cursor.fetchall()]
+        def ask(cursor: Cursor) -> list[tuple[int, int, int]]:
+            cursor.execute(_SIZES_ASKED_FOR)
+            return [(int(row["ram_mb"]), int(row["cpus"]), 1 + int(row["asked"])) for row in cursor.fetchall()]
 
         return self._database.single(ask)
 
@@ -365,6 +363,15 @@ class VclInventory:
 
 _SIZES = "i.prettyname, GREATEST(i.minram, o.minram) AS ram_mb, GREATEST(1, i.minprocnumber) AS cpus, i.size AS disk_mb"
 _IMAGE = f"i.name, {_SIZES}"
+
+_SIZES_ASKED_FOR = f"""
+SELECT {_SIZES}, COALESCE(d.asked, 0) AS asked FROM image i JOIN OS o ON o.id = i.OSid LEFT JOIN (
+  SELECT s.imageid, COUNT(*) AS asked FROM log l JOIN sublog s ON s.logid = l.id
+  WHERE l.start > NOW() - INTERVAL 28 DAY GROUP BY s.imageid
+) d ON d.imageid = i.id
+WHERE i.deleted = 0 AND i.name <> 'noimage'
+"""
+"""A line of sublog is one machine of a reservation. Four weeks: this term's classes, not the last one's."""
 
 _HOLDING = (
     "new", "reserved", "classreserved", "inuse", "imageinuse", "serverinuse", "servermodified", "rebootsoft",

@@ -254,8 +254,8 @@ class Inventory(Protocol):
     def profile(self, name: str) -> Profile | None:
         """VCL's VM host profile of that name."""
 
-    def image_sizes(self) -> list[tuple[int, int]]:
-        """(RAM in MB, vCPUs) of every image VCL could ask for."""
+    def image_sizes(self) -> list[tuple[int, int, int]]:
+        """(RAM in MB, vCPUs, how often it was asked for lately, and once more) of every image VCL could ask for."""
 
     def images(self) -> list[CatalogueImage]:
         """Every image VCL could ask for, by name."""

@@ -34,10 +34,11 @@ def measure(options: Options) -> Iterator[Figure]:
 
 
 def _case(folder: Path, load: float) -> Callable[[int], Case]:
+    popularity = traces.azure_sizes(folder)
+
     def case(seed: int) -> Case:
         hosts = workload.farm(seed, vcpu_ratio=1, threads=(32, 40, 40, 48))
         requests = traces.azure(folder, hosts, load, seed)
-        sizes = sorted({(vm.ram_mb, vm.cpus) for request in requests for vm in request.vms})
-        return hosts, requests, [Size(ram_mb, cpus) for ram_mb, cpus in sizes]
+        return hosts, requests, [Size(*size, many) for size, many in popularity.items()]
 
     return case

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
@@ -25,6 +26,11 @@ FILES = ("azure_v1_dev.csv.gz", "huawei_C1.csv", "huawei_C2.csv", "huawei_hosts_
 def azure(folder: Path, hosts: Sequence[Host], load: float, seed: int, most_vms: int = 12) -> list[Request]:
     """What tenants of Azure created together comes together, at most `most_vms`; left out at random down to `load`."""
     return thinned(_azure(folder, most_vms), hosts, load, seed)
+
+
+def azure_sizes(folder: Path, most_vms: int = 12) -> dict[tuple[int, int], int]:
+    """How often each size, (RAM in MB, vCPUs), is asked for: what the site of the trace would have known by then."""
+    return dict(sorted(Counter((vm.ram_mb, vm.cpus) for each in _azure(folder, most_vms) for vm in each.vms).items()))
 
 
 @cache

@@ -91,7 +91,7 @@ def _claim(job: Job, tools: Tools, site: vm.Site, members: list[Member], seen: S
     tried = {host: f"the host was tried: {why}" for host, why in job.steps.get("excluded", {}).items()}
     unfit = dict(tools.quarantine.of(request.image.name))
     unfit |= {host.key: tried[str(host.key)] for host in seen.hosts if str(host.key) in tried}
-    sizes = tools.inventory.image_sizes() or [(one.request.ram_mb, one.request.cpus) for one in members]
+    sizes = tools.inventory.image_sizes() or [(one.request.ram_mb, one.request.cpus, 1) for one in members]
     want = Want(
         job.event.id,
         request.computer.id,

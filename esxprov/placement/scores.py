@@ -209,8 +209,11 @@ _MOST_SCARCE = 1 << 30
 
 
 def _scarcity(places: int) -> int:
-    """(places + 0.3) ** -1.5, in parts of what that is where there is no place left."""
-    return isqrt(27 * _MOST_SCARCE**2 // (10 * places + 3) ** 3)
+    """(places + 5) ** -1.5, in parts of what that is where there is no place left.
+
+    With less than 5 hardly anything would count but the sizes that have no place left, which may never have one again.
+    """
+    return isqrt(125 * _MOST_SCARCE**2 // (places + 5) ** 3)
 
 
 _SCARCE = np.array([_scarcity(places) for places in range(4096)], np.int64)

@@ -30,19 +30,19 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a VM of some image takes from its host, overhead included, and how many images are like that."""
+    """What a VM of some image takes from its host, overhead included, and how often one like that is asked for."""
 
     ram_mb: int
     cpus: int
     images: int = 1
 
 
-def catalogue(sizes: Iterable[tuple[int, int]]) -> tuple[Size, ...]:
-    """Of (RAM in MB, vCPUs) of every image: what they take, equal ones counted together."""
-    images = Counter(sizes)
-    return tuple(
-        Size(ram_mb + overhead_mb(ram_mb, cpus), cpus, images[ram_mb, cpus]) for ram_mb, cpus in sorted(images)
-    )
+def catalogue(sizes: Iterable[tuple[int, int, int]]) -> tuple[Size, ...]:
+    """Of (RAM in MB, vCPUs, how often asked for) of every image: what they take, equal ones together."""
+    asked: Counter[tuple[int, int]] = Counter()
+    for ram_mb, cpus, often in sizes:
+        asked[ram_mb, cpus] += often
+    return tuple(Size(ram_mb + overhead_mb(ram_mb, cpus), cpus, asked[ram_mb, cpus]) for ram_mb, cpus in sorted(asked))
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,25 @@ def test_images_have_the_size_that_their_vms_get(inventory: VclInventory) -> Non
     assert "noimage" not in found
 
 
+def test_an_image_weighs_as_often_as_it_was_asked_for_in_the_last_four_weeks(
+    bed: Bed, inventory: VclInventory, slot: Slot
+) -> None:
+    windows, made = next(image for image in IMAGES if image.name == WINDOWS), []
+    before = {(ram_mb, cpus): often for ram_mb, cpus, often in inventory.image_sizes()}
+    rows, image = bed.rows(), bed.site.images[WINDOWS]
+    for days in (1, 20, 40):
+        start = rows.value("SELECT NOW() - INTERVAL %s DAY", days)
+        made.append(rows.insert("log", userid=1, start=start, initialend=start, finalend=start, imageid=image.image_id))
+        where = {"computerid": slot.computer_id, "managementnodeid": bed.site.node_id}
+        rows.insert("sublog", logid=made[-1], imageid=image.image_id, imagerevisionid=image.revision_id, **where)
+    config = DatabaseConfig(unix_socket=str(bed.mariadb.socket), user="esxprov", password=PASSWORD, name="vcl")
+    after = {(ram_mb, cpus): often for ram_mb, cpus, often in VclInventory(Database(config)).image_sizes()}
+    assert after[windows.ram_mb, windows.cpus] == before[windows.ram_mb, windows.cpus] + 2
+    for number in made:
+        rows.execute("DELETE FROM sublog WHERE logid = %s", number)
+        rows.execute("DELETE FROM log WHERE id = %s", number)
+
+
 def test_a_reservation_is_promised_from_its_start_until_its_end(
     inventory: VclInventory, reserved: Reserved, slot: Slot
 ) -> None:

@@ -376,8 +376,8 @@ class FakeInventory:
     def profile(self, name: str) -> Profile | None:
         return Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
 
-    def image_sizes(self) -> list[tuple[int, int]]:
-        return [(1024, 1), (4096, 2)]
+    def image_sizes(self) -> list[tuple[int, int, int]]:
+        return [(1024, 1, 1), (4096, 2, 1)]
 
     def images(self) -> list[CatalogueImage]:
         return IMAGES
