@@ -8,8 +8,8 @@ from pathlib import Path
 from esxprov.leases.index import Index
 from esxprov.leases.parser import Host, Parser, Record
 
-_CHUNK = 32 << 20
-"""Bytes read at a time: a whole file of the usual size, so that its superseded records need not be decoded."""
+_CHUNK = 8 << 20
+"""Bytes read at a time of what was appended."""
 
 _FINGERPRINT = 128
 """Bytes before the offset that are compared at each read: somebody may rewrite the file in place."""
@@ -83,6 +83,8 @@ class LeaseFile:
         assert self._file is not None
         changed: list[Record | Host] = []
         while True:
+            if self._offset == 0:
+                changed += self._read_whole(self._file)
             start = self._offset - len(self._fingerprint)
             wanted = max(os.fstat(self._file).st_size - start, len(self._fingerprint))
             data = os.pread(self._file, min(wanted, _CHUNK), start)
@@ -94,9 +96,25 @@ class LeaseFile:
             new = data[len(self._fingerprint) :]
             if not new:
                 return changed
-            self._offset += len(new)
-            self._fingerprint = data[-_FINGERPRINT:]
+            self._move_on(len(new), data)
             changed += self.index.feed(new)
+
+    def _read_whole(self, file: int) -> list[Record | Host]:
+        """What is there now, of a file of which nothing was read."""
+
+        def read(begin: int, end: int) -> bytes:
+            return os.pread(file, end - begin, begin)
+
+        end = os.fstat(file).st_size
+        begin = max(0, end - _FINGERPRINT)
+        tail = read(begin, end)  # before the rest: if that is truncated meanwhile, the next read finds another tail
+        size = begin + len(tail) if tail else 0
+        self._move_on(size, tail)
+        return self.index.feed_whole(size, read)
+
+    def _move_on(self, length: int, read: bytes) -> None:
+        self._offset += length
+        self._fingerprint = read[-_FINGERPRINT:]
 
 
 class StaticHosts:

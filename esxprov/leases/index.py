@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from esxprov.leases.parser import Host, Parser, Record
 from esxprov.model import Lease
@@ -40,6 +40,10 @@ class Index:
     def feed(self, data: bytes) -> list[Record | Host]:
         """Take the next bytes of the file; what they changed."""
         return [item for item in self._parser.feed(data) if self.add(item)]
+
+    def feed_whole(self, size: int, read: Callable[[int, int], bytes]) -> list[Record | Host]:
+        """Take the first bytes of the file, `size` of them, of which `read(begin, end)` gives any part."""
+        return [item for item in self._parser.feed_whole(size, read) if self.add(item)]
 
     def settle(self) -> None:
         """The file was read whole: from here on its order is the order of writing."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import calendar
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from esxprov.model import Lease
@@ -25,15 +26,25 @@ from esxprov.model import Lease
 LONGEST_DECLARATION = 256 * 1024
 """Bytes carried for an unfinished declaration. More is junk, of which only the last line may start a record."""
 
-_LEASE_OPENS = rb"lease[ \t]++(\d{1,3}(?:\.\d{1,3}){3})[ \t]*\{[ \t\r]*"
+_PIECE = 8 << 20
+"""Bytes of a whole file that are read at a time."""
+
+_LONGEST_STRETCH = 64 << 20
+"""Bytes of a whole file that are held at most, while looking for the beginning of a record."""
+
+_COUNTED_TOGETHER = 16
+"""Records whose braces are counted at once, to see whether there is anything but records."""
+
+_LEASE_OPENS = rb"lease[ \t]++([0-9.]++)[ \t]*+\{[ \t\r]*+"
 _RECORD_START = re.compile(_LEASE_OPENS + rb"\n")
 _PERHAPS_START = re.compile(_LEASE_OPENS + rb"\Z")  # its newline, or something else, is still to come
 
 _TIME = rb"([^;\"{}#\n\0]*+);(?: #[^\n\0{]*+)?\n"  # "2 2026/11/24 15:31:07;" or "epoch 1795326089; # Sun Nov 22 ..."
 _REST = rb"[^;\"{}#\n\0]*+;\n"
 _QUOTED = rb"\"(?:[^\"\\\n\0]++|\\[^\n\0])*+\""
+_OCTET = rb"(?:1\d\d|[1-9]?\d|2[0-4]\d|25[0-5])"
 _CANONICAL = re.compile(
-    rb"lease (\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}) \{\n"
+    rb"lease (" + rb"\.".join([_OCTET] * 4) + rb") \{\n"
     rb"(?:  starts " + _TIME + rb")?+(?:  ends " + _TIME + rb")?+"
     rb"(?:  tstp " + _REST + rb")?+((?:  (?:tsfp|atsfp) " + _REST + rb")*+)(?:  cltt " + _TIME + rb")?+"
     rb"  binding state ([a-z]++);\n"
@@ -127,6 +138,30 @@ class Host:
     ip: str | None
 
 
+class _NewestFirst:
+    """What is found reading backwards. `seen` are the addresses of records, as they are written."""
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self._items: list[Record | Host] = []
+
+    def add(self, items: list[Record | Host]) -> None:
+        """What stands before everything found so far, in file order."""
+        for item in reversed(items):
+            if self.is_wanted(item):
+                self._items.append(item)
+                if isinstance(item, Record):
+                    self.seen.add(item.ip.encode())
+
+    def is_wanted(self, item: Record | Host) -> bool:
+        """Whether no later record of its address was found."""
+        return isinstance(item, Host) or item.ip.encode() not in self.seen
+
+    def in_file_order(self) -> list[Record | Host]:
+        """All of it."""
+        return self._items[::-1]
+
+
 class Parser:
     """Feed it the bytes of dhcpd.leases (or dhcpd.conf) in any pieces.
 
@@ -145,28 +180,73 @@ class Parser:
         text = self._carry + data if self._carry else data
         offset = self.position - len(self._carry)
         self.position += len(data)
-        segments = [(0, b""), *((start.start(), start[1]) for start in _RECORD_START.finditer(text))]
-        newest_first: list[Record | Host] = []
-        seen: set[bytes] = set()
-        perhaps = _PERHAPS_START.search(text, text.rfind(b"\n") + 1)
+        found = _NewestFirst()
+        self._carry_on(text[self._read_backwards(text, 0, offset, found) :])
+        return found.in_file_order()
+
+    def feed_whole(self, size: int, read: Callable[[int, int], bytes]) -> list[Record | Host]:
+        """The same as `feed(read(0, size))`, for the first bytes of a parser: `read(begin, end)` gives part of them.
+
+        It is read in pieces from the end, so that however large the file is, no superseded record is decoded or kept.
+        """
+        offset = self.position
+        found = _NewestFirst()
+        carry = None
+        begin, text = size, b""
+        while begin > 0 and len(text) <= _LONGEST_STRETCH:
+            end, begin = begin, max(0, begin - _PIECE)
+            text = read(begin, end) + text
+            # What stands before the first record of this piece belongs to an earlier one.
+            start = _RECORD_START.search(text) if begin > 0 else None
+            cut = start.start() if start else len(text) if begin > 0 else 0
+            if cut < len(text):
+                resume = self._read_backwards(text, cut, offset + begin, found, closed=carry is not None)
+                carry = text[resume:] if carry is None else carry
+            text = text[:cut]
+        older: list[Record | Host] = []
+        for low in range(0, begin + len(text), _PIECE):  # no record for very long, but maybe hosts
+            older += self.feed(read(low, min(low + _PIECE, begin + len(text))))
+        self.position = offset + size
+        if carry is not None:
+            self._carry_on(carry)
+        return [*(item for item in older if found.is_wanted(item)), *found.in_file_order()]
+
+    def _carry_on(self, rest: bytes) -> None:
+        """Keep what is not finished yet."""
+        if len(rest) > LONGEST_DECLARATION:
+            rest = rest[max(rest.rfind(b"\n") + 1, len(rest) - LONGEST_DECLARATION) :]
+        self._carry = rest
+
+    def _read_backwards(
+        self, text: bytes, begin: int, offset: int, found: _NewestFirst, *, closed: bool = False
+    ) -> int:
+        """Find the declarations of text[begin:], of which the first byte stands at `offset`; where to go on.
+
+        From the end, because a superseded record need not even be decoded: most of an hour's file. But other blocks
+        may stand behind it, so braces are counted; for many records at a time, as there are no others as a rule.
+        `closed`: another record starts at the end.
+        """
+        begins, ips = [begin], [b""]
+        for start in _RECORD_START.finditer(text, begin):
+            begins.append(start.start())
+            ips.append(start[1])
+        perhaps = None if closed else _PERHAPS_START.search(text, max(begin, text.rfind(b"\n") + 1))
         end = perhaps.start() if perhaps else len(text)
-        resume = None
-        # From the end, because a superseded record need not even be decoded: most of an hour's file.
-        for begin, ip in reversed(segments):
-            if ip not in seen or text.count(b"{", begin, end) > 1:
-                found, done = self._read(text, begin, end, offset, closed=resume is not None)
-                resume = done if resume is None else resume
-                for item in reversed(found):
-                    if isinstance(item, Host):
-                        newest_first.append(item)
-                    elif (key := item.ip.encode()) not in seen:
-                        seen.add(key)
-                        newest_first.append(item)
-            end = begin
-        self._carry = text[resume:]
-        if len(self._carry) > LONGEST_DECLARATION:
-            self._carry = self._carry[max(self._carry.rfind(b"\n") + 1, len(self._carry) - LONGEST_DECLARATION) :]
-        return newest_first[::-1]
+        resume = end if closed else None
+        for high in range(len(begins), 0, -_COUNTED_TOGETHER):
+            low = max(0, high - _COUNTED_TOGETHER)
+            only_records = text.count(b"{", begins[low], end) == high - max(low, 1)
+            if only_records and found.seen.issuperset(ips[low:high]):
+                end = begins[low]
+                continue
+            for begin, ip in zip(reversed(begins[low:high]), reversed(ips[low:high]), strict=True):
+                if ip not in found.seen or not (only_records or text.count(b"{", begin, end) == 1):
+                    items, done = self._read(text, begin, end, offset, closed=resume is not None)
+                    resume = done if resume is None else resume
+                    found.add(items)
+                end = begin
+        assert resume is not None
+        return resume
 
     def _read(
         self, text: bytes, begin: int, end: int, offset: int, *, closed: bool = False
@@ -178,9 +258,7 @@ class Parser:
         found: list[Record | Host] = []
         canonical = _CANONICAL.match(text, begin, end)
         if canonical is not None:
-            record = _canonical_record(canonical, offset + begin + 1)
-            if record is not None:
-                found.append(record)
+            found.append(_canonical_record(canonical, offset + begin + 1))
             begin = canonical.end()
         if not text[begin:end].strip():
             return found, end
@@ -337,14 +415,13 @@ def _ethernet(words: list[bytes]) -> str | None:
     return None
 
 
-def _canonical_record(found: re.Match[bytes], sequence: int) -> Record | None:
+def _canonical_record(found: re.Match[bytes], sequence: int) -> Record:
     ip, starts, ends, failover, cltt, state, mac, hostname = found.groups()
-    address, word = ip.decode(), state.decode()
-    if not _IP.match(address):
-        return None
+    word = state.decode()
     if word in ("reserved", "bootp"):
         word = "active"
-    return Record(address, mac.decode() if mac else None, word, starts, ends, cltt, hostname, not failover, sequence)
+    address = mac.decode() if mac else None
+    return Record(ip.decode(), address, word, starts, ends, cltt, hostname, not failover, sequence)
 
 
 def _epoch_seconds(text: bytes | None) -> int | None:

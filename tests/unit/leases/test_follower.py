@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.index import Index
+from esxprov.leases.parser import Host, Record
 from tests.unit.leases.written import NOW, A, B, C, fixed_host, record
 
 ONE, TWO = record("10.77.1.1", A), record("10.77.1.2", B)
@@ -109,6 +112,29 @@ def test_a_file_rewritten_in_place_is_read_again(path: Path, again: bytes) -> No
     path.write_bytes(again)
     file.poll()
     assert leases(file) == ({"10.77.1.2": B} if again else {})
+
+
+def test_a_file_rewritten_in_place_while_it_is_read_whole_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed_whole = Index.feed_whole
+
+    def rewritten_first(index: Index, size: int, read: Callable[[int, int], bytes]) -> list[Record | Host]:
+        monkeypatch.undo()
+        path.write_bytes(TWO)
+        return feed_whole(index, size, read)
+
+    monkeypatch.setattr(Index, "feed_whole", rewritten_first)
+    file = following(path, ONE * 9)
+    assert leases(file) == {"10.77.1.2": B}
+
+
+def test_of_a_whole_file_only_the_last_record_of_an_address_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esxprov.leases.parser._PIECE", 64)
+    path.write_bytes(record("10.77.1.1", C) + TWO + ONE + record("10.77.1.3", C))
+    assert news(LeaseFile(path)) == [B, A, C]
 
 
 def test_old_leases_that_come_back_after_a_truncation_are_no_news(path: Path) -> None:

@@ -101,6 +101,24 @@ def test_any_split_equals_whole(data: bytes, cuts: list[int]) -> None:
     assert read(*split(data, cuts)) == read(data)
 
 
+@given(changed_files, st.integers(1, 400), st.integers(1, 400))
+@settings(max_examples=250)
+def test_a_whole_file_read_from_its_end_says_what_it_says_from_its_beginning(
+    data: bytes, piece: int, stretch: int
+) -> None:
+    forwards, backwards = Index(), Index()
+    forwards.feed(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("esxprov.leases.parser._PIECE", piece)
+        patch.setattr("esxprov.leases.parser._LONGEST_STRETCH", stretch)
+        backwards.feed_whole(len(data), lambda begin, end: data[begin:end])
+    assert state_of(backwards) == state_of(forwards)
+    for index in (forwards, backwards):
+        index.feed(b"}\n" + record("10.77.1.9", A))
+    assert state_of(backwards) == state_of(forwards)
+    assert [found.sequence for found in backwards.records(A)] == [found.sequence for found in forwards.records(A)]
+
+
 @given(changed_files)
 @settings(max_examples=150)
 def test_the_fast_and_the_strict_reading_agree(data: bytes) -> None:
