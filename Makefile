@@ -3,6 +3,8 @@
 # make lint      ruff, mypy --strict, perl -c and perlcritic, gofmt and go vet
 # make bench     ratios against floors, measured side by side
 # make bench-placement   what placement refuses, against Nova's default and the exact bound; ARGS='--seeds 20'
+# make bench-leases   what the reading of lease files costs and how soon it tells; ARGS='--only index'
+# make fuzz-leases    bytes for the parser of lease files, led by coverage; ARGS='-max_total_time=600'
 # make test-galera   the claims on a real Galera cluster of three MariaDB servers
 # make test-vcld VCL_SRC=/path/to/apache-vcl    the flows of the real vcld with our shim and service; more of tests/vcld/run
 #                with RUN='--vcenter' or RUN='reserved capture'
@@ -15,7 +17,7 @@ PYTHON_CODE := bridge esxprov tests benchmarks
 PERL_LIB := bridge/perl/lib
 PERL_CODE = $$(find bridge/perl tests/perl tests/vcld -name '*.pm' -o -name '*.t' -o -name '*.pl')
 
-.PHONY: demo test test-unit test-integration test-perl lint lint-python lint-perl lint-go format bench bench-placement test-galera test-vcld bootstrap clean
+.PHONY: demo test test-unit test-integration test-perl lint lint-python lint-perl lint-go format bench bench-placement bench-leases fuzz-leases test-galera test-vcld bootstrap clean
 
 demo: bootstrap
 	@$(VENV)/python -m tests.demo
@@ -56,6 +58,16 @@ bench: bootstrap
 
 bench-placement: bootstrap
 	@$(VENV)/python -m benchmarks.placement $(ARGS)
+
+bench-leases:
+	@scripts/bootstrap bench
+	@$(VENV)/python -m benchmarks.leases $(ARGS)
+
+FUZZED := .build/fuzz-leases
+fuzz-leases:
+	@scripts/bootstrap fuzz
+	@mkdir -p $(FUZZED)
+	@$(VENV)/python -m tests.fuzz.leases $(FUZZED)/corpus -artifact_prefix=$(FUZZED)/ $(or $(ARGS),-max_total_time=60)
 
 test-galera: bootstrap
 	$(VENV)/pytest tests/galera

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.placement import azure, campus, claims, clusters, huawei, speed, stale, traces
 from benchmarks.placement.parts import Options
-from benchmarks.placement.targets import summary
+from benchmarks.targets import summary
 
 _PARTS = {
     "campus": campus.measure,

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.placement import traces, workload
 from benchmarks.placement.contest import Case, contest
 from benchmarks.placement.parts import Options
-from benchmarks.placement.targets import Figure, at_least
+from benchmarks.targets import Figure, at_least
 from esxprov.placement.snapshot import Size
 
 _LOADS = (0.95, 1.05)

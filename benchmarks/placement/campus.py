@@ -8,7 +8,7 @@ from benchmarks.placement import cut, workload
 from benchmarks.placement.contest import BOUND, OURS, Case, contest
 from benchmarks.placement.parts import Options
 from benchmarks.placement.slots import VclSlots
-from benchmarks.placement.targets import Figure, at_least
+from benchmarks.targets import Figure, at_least
 from esxprov.placement.snapshot import Size
 
 IMAGES = [Size(image.ram_mb, image.cpus, round(100 * image.share)) for image in workload.CATALOGUE]

@@ -41,7 +41,7 @@ from benchmarks.figures import percentile
 from benchmarks.placement import claim_crashes, claim_work
 from benchmarks.placement.claim_work import Farm, Shift
 from benchmarks.placement.parts import Options
-from benchmarks.placement.targets import Figure, at_least, at_most, summary
+from benchmarks.targets import Figure, at_least, at_most, summary
 from esxprov import schema
 from esxprov.database import Database, DatabaseConfig
 from esxprov.tables import table

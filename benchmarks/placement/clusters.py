@@ -17,7 +17,7 @@ from benchmarks.placement.ours import state
 from benchmarks.placement.packing import packing
 from benchmarks.placement.parts import Options
 from benchmarks.placement.rows import Host
-from benchmarks.placement.targets import Figure, at_least, at_most
+from benchmarks.targets import Figure, at_least, at_most
 from esxprov.placement.farm import Farm
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest

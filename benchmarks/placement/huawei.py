@@ -15,7 +15,7 @@ from benchmarks.placement.ours import Ours
 from benchmarks.placement.parts import Options
 from benchmarks.placement.replay import Placer, replay
 from benchmarks.placement.rows import Request
-from benchmarks.placement.targets import Figure, at_least, at_most
+from benchmarks.targets import Figure, at_least, at_most
 from esxprov.placement.snapshot import Size
 from esxprov.tables import table
 

@@ -16,7 +16,7 @@ from benchmarks.placement.campus import IMAGES
 from benchmarks.placement.ours import state
 from benchmarks.placement.parts import Options
 from benchmarks.placement.rows import Host
-from benchmarks.placement.targets import Figure, at_most
+from benchmarks.targets import Figure, at_most
 from esxprov.placement.farm import Farm
 from esxprov.placement.host import HostState
 from esxprov.placement.request import PlacementRequest

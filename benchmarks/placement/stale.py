@@ -16,7 +16,7 @@ from benchmarks.placement.campus import IMAGES
 from benchmarks.placement.parts import Options
 from benchmarks.placement.rows import Host as Blade
 from benchmarks.placement.rows import Request
-from benchmarks.placement.targets import Figure, at_most
+from benchmarks.targets import Figure, at_most
 from esxprov.model import Claim, ClaimState, Host, HostKey
 from esxprov.placement.choose import farm_of
 from esxprov.placement.request import PlacementRequest, overhead_mb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.placement.contest import BOUND, NOVA, OURS, Contest, Round
 from benchmarks.placement.replay import Outcome
-from benchmarks.placement.targets import at_least, at_most, summary
+from benchmarks.targets import at_least, at_most, summary
 
 
 def outcome(refused: int, refused_ram_mb: int) -> Outcome:

@@ -1,0 +1,1 @@
+"""Programs that look for inputs nobody thought of; `make fuzz-leases` runs one for as long as told."""
