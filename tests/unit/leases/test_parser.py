@@ -168,6 +168,16 @@ def test_a_failover_peers_copy_without_cltt_is_a_lease_judged_by_its_times() -> 
     assert found.is_lease_at(NOW)
 
 
+def test_a_lease_that_failover_peers_write_three_times_is_one_and_ends_when_the_last_says_so() -> None:
+    """First as dhcpd promises it, then as its peer has heard of it; `expired` is what it will be, not what it is."""
+    own = record("10.77.1.9", A).replace(b"next binding state free", b"next binding state expired")
+    index = read(own + failover(own) + failover(own, without_cltt=False))
+    assert [(found.ip, found.cltt) for found in index.records(A)] == [("10.77.1.9", NOW - 60)]
+    assert [lease.ip for lease in index.leases(NOW)] == ["10.77.1.9"]
+    index.feed(failover(record("10.77.1.9", A, "expired")))
+    assert list(index.leases(NOW)) == []
+
+
 def test_failover_states_are_walked_through() -> None:
     written = FAILOVER_STATE + record("10.77.1.9", A) + FAILOVER_STATE + failover(record("10.77.1.8", B, "backup"))
     assert macs(written) == {"10.77.1.9": A}
