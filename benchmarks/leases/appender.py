@@ -5,6 +5,7 @@ Starts when a line comes on the standard input; prints when each write began, mo
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -21,9 +22,10 @@ def main() -> None:
     path, count, gap_ms = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     now = int(time.time())
     numbers = range(_FIRST, _FIRST + int(count))
+    # No time is written twice: what is remembered of one record must not help with the next.
     records = [
-        churn.record(churn.ip_of(n), "active", now, now + churn.LEASE_S, churn.mac_of(n), b'  client-hostname "vm";\n')
-        for n in numbers
+        churn.record(churn.ip_of(n), "active", at, at + churn.LEASE_S, churn.mac_of(n), b'  client-hostname "vm";\n')
+        for n, at in zip(numbers, itertools.count(now), strict=False)
     ]
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     sys.stdin.readline()

@@ -94,10 +94,11 @@ class LeaseFile:
                 self._begin()
                 continue
             new = data[len(self._fingerprint) :]
-            if not new:
+            if new:
+                self._move_on(len(new), data)
+                changed += self.index.feed(new)
+            if wanted <= _CHUNK:
                 return changed
-            self._move_on(len(new), data)
-            changed += self.index.feed(new)
 
     def _read_whole(self, file: int) -> list[Record | Host]:
         """What is there now, of a file of which nothing was read."""

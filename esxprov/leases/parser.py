@@ -20,6 +20,7 @@ import calendar
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from esxprov.model import Lease
 
@@ -256,6 +257,8 @@ class Parser:
         `closed`: another record starts at `end`, so whatever is open there is torn.
         """
         found: list[Record | Host] = []
+        if begin == end:
+            return found, end
         canonical = _CANONICAL.match(text, begin, end)
         if canonical is not None:
             found.append(_canonical_record(canonical, offset + begin + 1))
@@ -424,6 +427,7 @@ def _canonical_record(found: re.Match[bytes], sequence: int) -> Record:
     return Record(ip.decode(), address, word, starts, ends, cltt, hostname, not failover, sequence)
 
 
+@lru_cache(maxsize=256)  # of one record the same times are asked for again and again
 def _epoch_seconds(text: bytes | None) -> int | None:
     """A dhcpd time as epoch seconds, `_NEVER`, or None if it is no time. The weekday says nothing and is not read."""
     words = " ".join(text.decode("ascii", "replace").split()) if text else ""
@@ -434,11 +438,12 @@ def _epoch_seconds(text: bytes | None) -> int | None:
     date = _DATE.match(words)
     if date is None:
         return None
-    year, month, day, hour, minute, second, offset = (int(part or 0) for part in date.groups())
+    *plain, offset = date.groups()
+    year, month, day, hour, minute, second = map(int, plain)
     if year >= 2038:  # dhcpd's reader: beyond its clock
         return _NEVER
     try:
-        return calendar.timegm((year, month, day, hour, minute, second)) + offset
+        return calendar.timegm((year, month, day, hour, minute, second)) + int(offset or 0)
     except ValueError:
         return None
 
