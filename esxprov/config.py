@@ -52,13 +52,18 @@ class BrokerConfig:
         return urllib.parse.unquote(urllib.parse.urlsplit(self.url).username or "")
 
 
+LEASE_SOURCES = ("dhcpd", "kea", "dnsmasq")
+
+
 @dataclass(frozen=True, slots=True)
 class LeasesConfig:
     """Where fresh DHCP leases are seen.
 
-    `path` is dhcpd's lease file, `conf` its configuration (for fixed addresses).
+    `path` is the lease file of a server of that `kind`, one of LEASE_SOURCES; `conf` is dhcpd's configuration (for
+    fixed addresses).
     """
 
+    kind: str
     path: Path
     conf: Path | None = None
     omapi: str | None = None
@@ -370,10 +375,12 @@ def _vcld_database(path: Path) -> dict[str, str]:
 def _leases(reader: _Reader) -> LeasesConfig:
     source = reader.text("leases", "source", "dhcpd:/var/lib/dhcp/dhcpd.leases")
     kind, colon, path = source.partition(":")
-    if kind != "dhcpd" or not colon or not path.startswith("/"):
-        raise reader.wrong("leases", "source", f"is {source!r}, expected dhcpd:/path/of/dhcpd.leases")
+    if kind not in LEASE_SOURCES or not colon or not path.startswith("/"):
+        expected = "dhcpd:/path/of/dhcpd.leases, kea:/path/of/kea-leases4.csv or dnsmasq:/path/of/dnsmasq.leases"
+        raise reader.wrong("leases", "source", f"is {source!r}, expected {expected}")
     conf = reader.optional("leases", "conf")
     return LeasesConfig(
+        kind=kind,
         path=Path(path),
         conf=Path(conf) if conf else None,
         omapi=reader.optional("leases", "omapi"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from esxprov.leases.index import Index
+from esxprov.leases.index import Index, Reader
 from esxprov.leases.parser import Host, Parser, Record
 
 _CHUNK = 32 << 20
@@ -15,11 +17,34 @@ _FINGERPRINT = 128
 """Bytes before the offset that are compared at each read: somebody may rewrite the file in place."""
 
 
+class Follower(Protocol):
+    """A DHCP server's lease file, followed. Not thread-safe.
+
+    Events of the name `path` say when to look. `problem` is why the file cannot be read at the moment; `index` what
+    was read, which keeps its sequences for as long as the follower lives.
+    """
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def problem(self) -> OSError | None: ...
+
+    @property
+    def index(self) -> Index: ...
+
+    def poll(self) -> Sequence[Record | Host]:
+        """Read what there is to read; what it changed. Never raises OSError: that becomes `problem`."""
+
+    def close(self) -> None:
+        """Let go of the file; the index stays, and `poll` may be called again."""
+
+
 class LeaseFile:
-    """dhcpd.leases, followed. Not thread-safe.
+    """dhcpd.leases, followed.
 
     dhcpd replaces the file by writing a new one and renaming it over the old, so the held file is read to its end
-    before the new one is opened. `problem` is why the file cannot be read at the moment.
+    before the new one is opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +55,7 @@ class LeaseFile:
         self._identity: tuple[int, int] | None = None
         self._offset = 0
         self._fingerprint = b""
+        self._history = b""
 
     def poll(self) -> list[Record | Host]:
         """Read what there is to read; what it changed."""
@@ -62,11 +88,15 @@ class LeaseFile:
 
     def _open(self) -> list[Record | Host]:
         file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._begin()
+        except OSError:
+            os.close(file)
+            raise
         self.close()
         self._file = file
         status = os.fstat(file)
         self._identity = (status.st_dev, status.st_ino)
-        self._begin()
         index = self.index
         changed = self._read()
         if self.index is index:
@@ -74,9 +104,18 @@ class LeaseFile:
         return changed
 
     def _begin(self) -> None:
-        self.index = Index(before=self.index)
+        self._history = self._read_history()
+        self.index = Index(before=self.index, reader=self._reader(self.index.position))
         self._offset = 0
         self._fingerprint = b""
+
+    def _reader(self, position: int) -> Reader:
+        """What understands the file, its sequences being greater than `position`."""
+        return Parser(position)
+
+    def _read_history(self) -> bytes:
+        """What comes before the first byte of the file: nothing, as dhcpd writes all it knows into each new one."""
+        return b""
 
     def _read(self) -> list[Record | Host]:
         """To the end of the held file."""
@@ -92,11 +131,12 @@ class LeaseFile:
                 self._begin()
                 continue
             new = data[len(self._fingerprint) :]
-            if not new:
+            if not new and not self._history:
                 return changed
             self._offset += len(new)
             self._fingerprint = data[-_FINGERPRINT:]
-            changed += self.index.feed(new)
+            changed += self.index.feed(self._history + new if self._history else new)
+            self._history = b""
 
 
 class StaticHosts:

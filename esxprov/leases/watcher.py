@@ -1,4 +1,4 @@
-"""Watch dhcpd's lease file for thousands of waiters: one thread reads, each waiter is woken for its own MAC only."""
+"""Watch a lease file for thousands of waiters: one thread reads, each waiter is woken for its own MAC only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import TracebackType
 
 from inotify_simple import INotify, flags
 
-from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.follower import Follower, StaticHosts
 from esxprov.leases.parser import Record, normal_mac
 from esxprov.model import Lease
 from esxprov.ports import Mark
@@ -38,16 +38,17 @@ _WATCH_LOST = _SELF | flags.IGNORED | flags.UNMOUNT | flags.Q_OVERFLOW
 
 
 class LeaseWatcher:
-    """The leases in `path` as they are written, and the `host` declarations in `conf`.
+    """The leases in a followed file as they are written, and the `host` declarations in `conf`, a dhcpd.conf.
 
-    The directories are watched, not the files: dhcpd replaces its file every hour. Events only say when to look; what
-    happened is read from the files, so a lost event costs a delay and no lease. A missing file or directory is waited
-    for. `on_change` is called with each lease that is newly active, one at a time and never for those found by `start`.
+    The directories are watched, not the files: dhcpd and Kea replace theirs every hour. Events only say when to look;
+    what happened is read from the files, so a lost event costs a delay and no lease. A missing file or directory is
+    waited for. `on_change` is called with each lease that is newly active, one at a time and never for those found by
+    `start`.
     """
 
     def __init__(
         self,
-        path: Path,
+        file: Follower,
         conf: Path | None = None,
         on_change: Callable[[Lease], None] | None = None,
         *,
@@ -55,14 +56,15 @@ class LeaseWatcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lock = threading.RLock()  # owns the files, their indexes and the table of waiters
-        self._file = LeaseFile(path)
+        self._file = file
         self._hosts = StaticHosts(conf)
         self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
         self._on_change = on_change
         self._tick_s = tick_s
         self._clock = clock
-        self._names = {file.name for file in (path, conf) if file is not None}
-        self._directories = {file.parent for file in (path, conf) if file is not None}
+        paths = [path for path in (file.path, conf) if path is not None]
+        self._names = {path.name for path in paths}
+        self._directories = {path.parent for path in paths}
         self._watched: dict[Path, int] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -261,7 +263,9 @@ class LeaseWatcher:
         problems = tuple(str(problem) for problem in (self._file.problem, self._hosts.problem) if problem)
         if problems != self._reported:
             for problem in problems:
-                logger.warning("cannot read what dhcpd writes: %s; it is tried again on every change", problem)
+                logger.warning(
+                    "cannot read what the DHCP server writes: %s; it is tried again on every change", problem
+                )
             self._reported = problems
         torn = self._file.index.torn
         if torn > self._torn:
@@ -298,18 +302,18 @@ class LeaseWatcher:
             self._inotify.rm_watch(watch)
 
 
-def active(path: Path, conf: Path | None = None) -> list[Lease]:
+def active(file: Follower, conf: Path | None = None) -> list[Lease]:
     """The leases in a file now, fixed addresses included. OSError if the file cannot be read."""
-    with LeaseWatcher(path, conf) as watcher:
+    with LeaseWatcher(file, conf) as watcher:
         if watcher.problem is not None:
             raise watcher.problem
         return watcher.active()
 
 
-def follow(path: Path, conf: Path | None = None) -> Iterator[Lease]:
+def follow(file: Follower, conf: Path | None = None) -> Iterator[Lease]:
     """Each lease as it becomes active, without end."""
     leases: SimpleQueue[Lease] = SimpleQueue()
-    with LeaseWatcher(path, conf, leases.put):
+    with LeaseWatcher(file, conf, leases.put):
         while True:
             yield leases.get()
 

@@ -13,6 +13,7 @@ import pytest
 
 from esxprov.leases.omapi import Omapi, OmapiError
 from esxprov.leases.omapi_key import OmapiKey
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 from tests.integration.test_leases_dhcpd import BOOT_S, HOUR_S, Rack, mac_of
 from tests.testbed.lan import LAN
@@ -57,7 +58,7 @@ def rack(tmp_path: Path) -> Iterator[Rack]:
 
 @pytest.fixture
 def watcher(rack: Rack) -> Iterator[LeaseWatcher]:
-    with LeaseWatcher(rack.lan.leases, tick_s=HOUR_S) as watcher:
+    with LeaseWatcher(LeaseFile(rack.lan.leases), tick_s=HOUR_S) as watcher:
         yield watcher
 
 

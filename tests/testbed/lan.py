@@ -1,8 +1,8 @@
-"""The private network of the test bed: a real dhcpd and its guests, in namespaces that nobody else sees.
+"""The private network of the test bed: a real DHCP server and its guests, in namespaces that nobody else sees.
 
-`LAN` runs this module in a network, mount and pid namespace (and, if we are not root, in a user namespace): dhcpd on
-one end of a veth pair, the guests on the other end. Its files are seen from outside. The pid namespace makes sure that
-nothing in there outlives its first process.
+`LAN` runs this module in a network, mount and pid namespace (and, if we are not root, in a user namespace): dhcpd, Kea
+or dnsmasq on one end of a veth pair, the guests on the other end. Its files are seen from outside. The pid namespace
+makes sure that nothing in there outlives its first process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer
 from tests.testbed.guests import Guests, Habits, Journal, Population, ReplayedGuests
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -30,44 +30,33 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 30.0
 _ORDER_TIMEOUT_S = 20.0
 _GATEWAY = "10.77.0.1"
-# One range of 4096: dhcpd searches its free leases one by one. A threshold of 0: every lease is written, also one that
-# is asked for again early.
-_CONF = """\
-authoritative;
-ddns-update-style none;
-default-lease-time 7200;
-max-lease-time 7200;
-ping-check false;
-dhcp-cache-threshold 0;
-{extra}
-subnet 10.77.0.0 netmask 255.255.0.0 {{
-  range 10.77.1.0 10.77.16.255;
-}}
-"""
 
 
 class LAN(Server):
-    """`leases` and `conf` are dhcpd's files. Power changes are told to `power_socket`, a Unix datagram socket:
+    """`leases` and `conf` are the server's files. Power changes are told to `power_socket`, a Unix datagram socket:
     `{"event": "on" | "off", "vm": name, "macs": [...], "networks": [...]}`. What guests did is in `guests_log`.
 
-    `mode` is "dhcpd"; or "replay" where no namespaces can be made (`reason` says why): then the guests write the
-    records of dhcpd themselves.
+    `mode` is the name of the server, "dhcpd", "kea" or "dnsmasq"; or "replay" where no namespaces can be made (`reason`
+    says why): then the guests write the records of dhcpd themselves.
     """
 
     name = "lan"
 
-    def __init__(self, directory: Path, *, extra: str = "", boot_ms: int = 0, release: bool = True) -> None:
-        """`extra` are more lines for dhcpd.conf; for the rest see `guests.Habits`."""
+    def __init__(
+        self, directory: Path, *, server: str = "dhcpd", extra: str = "", boot_ms: int = 0, release: bool = True
+    ) -> None:
+        """`extra` is more for the server's configuration; for the rest see `guests.Habits`."""
         super().__init__(directory)
-        self.leases = directory / "dhcpd.leases"
-        self.conf = directory / "dhcpd.conf"
+        self._server = SERVERS[server](directory)
+        self._extra = extra
+        self.leases = directory / self._server.leases
+        self.conf = directory / self._server.conf
         self.guests_log = directory / "guests.log"
         self.power_socket = self.scratch.path / "power"
         self.reason = _why_no_namespaces()
-        self.mode = "replay" if self.reason else "dhcpd"
+        self.mode = "replay" if self.reason else server
         self._habits = ["--boot-ms", str(boot_ms)] + ([] if release else ["--vanish"])
         self.leases.touch()
-        self.conf.write_text(_CONF.format(extra=extra))
 
     def stop(self) -> None:
         """The same as kill: dhcpd has written what it has said."""
@@ -82,15 +71,14 @@ class LAN(Server):
         self._order("restart dhcpd")
 
     def _prepare(self) -> None:
-        # Debian's AppArmor profile is for /usr/sbin/dhcpd, and lets that one write to the system's files only.
-        shutil.copy(shutil.which("dhcpd", path=f"{os.environ['PATH']}:/usr/sbin") or "dhcpd", self.directory / "dhcpd")
+        self._server.prepare(self._extra)
 
     def _spawn(self) -> Child:
         self.power_socket.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.testbed.lan", self.mode, *self._habits]
         command += [str(self.directory), str(self.power_socket)]
         environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-        namespaces = _namespaces() if self.mode == "dhcpd" else []
+        namespaces = [] if self.mode == "replay" else _namespaces()
         return Child([*namespaces, *command], self.log, ready="the LAN is up", environment=environment)
 
     def _wait(self) -> None:
@@ -144,14 +132,11 @@ _Order = Callable[[dict[str, Any]], socket.socket | None]
 """Done on what was told with it; the socket it has made, if that is what was asked for."""
 
 
-class _Dhcpd:
-    """dhcpd on the server's end of the wire."""
+class _Running:
+    """A DHCP server on its end of the wire."""
 
-    def __init__(self, directory: Path) -> None:
-        files = {"cf": "dhcpd.conf", "lf": "dhcpd.leases", "pf": "dhcpd.pid"}
-        options = [word for flag, name in files.items() for word in (f"-{flag}", str(directory / name))]
-        self._command = [str(directory / "dhcpd"), "-4", "-f", "-d", *options, "server0"]
-        self._log = directory / "dhcpd.log"
+    def __init__(self, server: DhcpServer) -> None:
+        self._server = server
         self._child = self._start()
 
     def stop(self) -> None:
@@ -162,15 +147,17 @@ class _Dhcpd:
         self._child = self._start()
 
     def _start(self) -> Child:
-        child = Child(self._command, self._log, ready="Server starting service")
+        server = self._server
+        log = server.directory / f"{server.programs[0]}.log"
+        child = Child(server.command(), log, ready=server.ready, environment={**os.environ, **server.environment()})
         child.wait_until_ready(_START_TIMEOUT_S)
         return child
 
 
 def _lay_wire() -> None:
-    run(["ip", "link", "add", "server0", "type", "veth", "peer", "name", "guests0"])
-    run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", "server0"])
-    for end in ("lo", "server0", "guests0"):
+    run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "guests0"])
+    run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", INTERFACE])
+    for end in ("lo", INTERFACE, "guests0"):
         run(["ip", "link", "set", end, "up"])
 
 
@@ -220,7 +207,7 @@ def _connect(news: dict[str, Any]) -> socket.socket:
 def main() -> None:
     """The process that LAN starts."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("mode", choices=("dhcpd", "replay"))
+    parser.add_argument("mode", choices=(*SERVERS, "replay"))
     parser.add_argument("--boot-ms", type=int, default=0)
     parser.add_argument("--vanish", action="store_true")
     parser.add_argument("directory", type=Path)
@@ -232,20 +219,20 @@ def main() -> None:
 
     power = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     power.bind(chosen.power_socket)
-    if chosen.mode == "dhcpd":
-        _lay_wire()
-        dhcpd, wire = _Dhcpd(directory), _plug_in()
-        print("the LAN is up", flush=True)
-        orders: dict[str, _Order] = {
-            "stop dhcpd": lambda _: dhcpd.stop(),
-            "restart dhcpd": lambda _: dhcpd.restart(),
-            "connect": _connect,
-        }
-        _serve(power, wire, Guests(wire.send, habits, journal), orders)
-    else:
+    if chosen.mode == "replay":
         replayed = ReplayedGuests(directory / "dhcpd.leases", habits, journal)
         print("the LAN is up", flush=True)
         _serve(power, None, replayed, {"restart dhcpd": lambda _: replayed.rewrite()})
+    else:
+        _lay_wire()
+        running, wire = _Running(SERVERS[chosen.mode](directory)), _plug_in()
+        print("the LAN is up", flush=True)
+        orders: dict[str, _Order] = {
+            "stop dhcpd": lambda _: running.stop(),
+            "restart dhcpd": lambda _: running.restart(),
+            "connect": _connect,
+        }
+        _serve(power, wire, Guests(wire.send, habits, journal), orders)
 
 
 if __name__ == "__main__":

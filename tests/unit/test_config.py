@@ -106,7 +106,7 @@ def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
         ("disk = linked", "image_hosts = gpu-*", r"has the rule 'gpu-\*', expected a pattern and names of"),
         ("disk = linked", "image_hosts = a b: blade1", "expected a pattern and names of hosts"),
         ("profile = blades", "", r"\[pool main\] profile is missing"),
-        ("source = dhcpd:", "source = file:", "expected dhcpd:/path"),
+        ("source = dhcpd:", "source = file:", "expected dhcpd:/path.* kea:/path.* or dnsmasq:/path"),
         ("user = svc", "user = svc\nthumbprint = 00:11", "64 hexadecimal digits"),
         ("disk = linked", "disk = linked\n[pool other]\nendpoints = esx1\nprofile = blades", "belongs to one pool"),
         ("[service]", "nonsense", "is not an INI file"),
@@ -117,6 +117,12 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(conf: Path, old: str, new
         load(edit(conf, old, new))
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["dhcpd", "kea", "dnsmasq"])
+def test_leases_come_from_the_server_that_the_source_names(conf: Path, kind: str) -> None:
+    leases = load(edit(conf, "source = dhcpd:", f"source = {kind}:")).leases
+    assert (leases.kind, leases.path) == (kind, Path("/var/lib/dhcp/dhcpd.leases"))
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.follower import Follower, LeaseFile, StaticHosts
 from tests.unit.leases.written import NOW, A, B, C, fixed_host, record
 
 ONE, TWO = record("10.77.1.1", A), record("10.77.1.2", B)
@@ -41,11 +41,11 @@ def following(path: Path, data: bytes) -> LeaseFile:
     return file
 
 
-def news(file: LeaseFile) -> list[str | None]:
+def news(file: Follower) -> list[str | None]:
     return [item.mac for item in file.poll()]
 
 
-def leases(file: LeaseFile) -> dict[str, str]:
+def leases(file: Follower) -> dict[str, str]:
     return {lease.ip: lease.mac for lease in file.index.leases(NOW)}
 
 
