@@ -104,6 +104,33 @@ def watch(setup: Setup, mac: str | None, file: Path | None, kind: str | None, as
         return
 
 
+@leases.command()
+@as_json
+@setup
+def check(setup: Setup, as_json: bool) -> None:
+    """Check whether fresh leases will be seen, and say which line to change.
+
+    Reads the lease file and dhcpd's configuration as [leases] names them, and tries whether events of the directory
+    arrive and OMAPI answers. Exit code 1 if leases will be lost.
+    """
+    from esxprov.leases import check as checks
+    from esxprov.leases.sources import omapi_of
+
+    config = setup.config.leases
+    omapi = omapi_of(config)
+    found = list(checks.of_file(config.path))
+    if config.conf is not None:
+        found += checks.of_conf(config.conf, ends_old=omapi is not None)
+    if omapi is not None:
+        found.append(checks.of_omapi(omapi))
+    rows = [
+        {"what": one.what, "result": one.result, "change": one.cure or None, "serious": one.is_serious} for one in found
+    ]
+    tables.show(rows, ["what", "result", "change"], as_json=as_json)
+    if any(one.is_serious for one in found):
+        raise click.exceptions.Exit(1)
+
+
 def _line(row: dict[str, Any]) -> str:
     return f"{row['starts'] or '-'}  {row['ip']:<15}  {row['mac']}  {row['hostname'] or ''}".rstrip()
 

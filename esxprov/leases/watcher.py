@@ -114,6 +114,11 @@ class LeaseWatcher:
         self.stop()
 
     @property
+    def is_stopping(self) -> bool:
+        """Nothing more is read, and nobody waits any more."""
+        return self._stopping.is_set()
+
+    @property
     def problem(self) -> OSError | None:
         """Why the lease file cannot be read at the moment."""
         return self._file.problem
@@ -154,6 +159,17 @@ class LeaseWatcher:
         with self._lock:
             index = self._file.index
             return [*index.leases(self._clock()), *index.all_fixed(), *self._hosts.index.all_fixed()]
+
+    def active_of(self, mac: str) -> list[Lease]:
+        """The active, unexpired leases of a MAC, fresh or not, the newest first."""
+        mac = normal_mac(mac) or mac
+        with self._lock:
+            return [record.lease() for record in reversed(self._active_records(mac))]
+
+    def is_declined(self, mac: str, ip: str) -> bool:
+        """Whether the MAC has declined the address since, or somebody else was found to have it."""
+        with self._lock:
+            return self._file.index.declined.get(normal_mac(mac) or mac) == ip
 
     def best(self, mac: str) -> Lease | None:
         """The lease of a MAC, fresh or not: its fixed address, else the newest of its active ones."""
@@ -300,6 +316,17 @@ class LeaseWatcher:
         assert self._inotify is not None
         with suppress(OSError):  # the kernel itself drops the watch of a directory that was deleted
             self._inotify.rm_watch(watch)
+
+
+def tells(path: Path, timeout_s: float = 2.0) -> bool:
+    """Whether the kernel tells what happens to a file: it is opened for that, which changes nothing."""
+    try:
+        with INotify() as inotify:
+            inotify.add_watch(path.parent, flags.OPEN | flags.ONLYDIR)
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return any(event.name == path.name for event in inotify.read(timeout=int(timeout_s * 1000)))
+    except OSError:
+        return False
 
 
 def active(file: Follower, conf: Path | None = None) -> list[Lease]:
