@@ -88,4 +88,3 @@ def file_system(path: Path, mountinfo: str) -> str:
         if within and len(point) >= len(found[0]):
             found = point, kind
     return found[1]
-

@@ -78,8 +78,8 @@ class LAN(Server):
         command = [sys.executable, "-m", "tests.testbed.lan", self.mode, *self._habits]
         command += [str(self.directory), str(self.power_socket)]
         environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-        namespaces = [] if self.mode == "replay" else _namespaces()
-        return Child([*namespaces, *command], self.log, ready="the LAN is up", environment=environment)
+        beginning = [] if self.mode == "replay" else namespaces()
+        return Child([*beginning, *command], self.log, ready="the LAN is up", environment=environment)
 
     def _wait(self) -> None:
         self.child.wait_until_ready(_START_TIMEOUT_S)
@@ -109,7 +109,7 @@ class LAN(Server):
         return descriptors
 
 
-def _namespaces() -> list[str]:
+def namespaces() -> list[str]:
     """A command's beginning that makes the command the first process of its own namespaces."""
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--"]
     if os.geteuid() == 0:
@@ -120,7 +120,7 @@ def _namespaces() -> list[str]:
 
 def _why_no_namespaces() -> str:
     """Empty if they can be made."""
-    probe = [*_namespaces(), "ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"]
+    probe = [*namespaces(), "ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"]
     tried = subprocess.run(probe, capture_output=True, text=True, check=False)
     return "" if tried.returncode == 0 else (tried.stderr.strip() or f"exit status {tried.returncode}")
 

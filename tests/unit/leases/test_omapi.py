@@ -154,7 +154,7 @@ def test_the_connection_is_kept_and_made_again_when_the_peer_has_closed_it(peers
 
 
 def test_after_an_error_the_next_call_starts_afresh(peers: Callable[..., Peer]) -> None:
-    peer = peers(lambda message: lease(message) if peer.connections > 1 else b"\xff" * 4096)
+    peer: Peer = peers(lambda message: lease(message) if peer.connections > 1 else b"\xff" * 4096)
     omapi = asking(peer)
     with pytest.raises(OmapiError):
         omapi.lease(IP)
