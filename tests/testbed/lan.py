@@ -12,11 +12,13 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer
 from tests.testbed.guests import Guests, Habits, Journal, Population, ReplayedGuests
@@ -82,21 +84,29 @@ class LAN(Server):
     def _wait(self) -> None:
         self.child.wait_until_ready(_START_TIMEOUT_S)
 
-    def _order(self, order: str) -> None:
-        """Have something done inside, and wait until it is."""
+    def connect(self, port: int) -> socket.socket:
+        """A connection to a TCP port of dhcpd's machine, made inside: a socket keeps the network it was made in.
+        TestbedError if it is refused.
+        """
+        (descriptor,) = self._order("connect", port=port)
+        return socket.socket(fileno=descriptor)
+
+    def _order(self, order: str, **details: int) -> list[int]:
+        """Have something done inside, and wait until it is; descriptors of the sockets that were made for it."""
         back = self.scratch.path / "order"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
             asking.bind(str(back))
             asking.settimeout(_ORDER_TIMEOUT_S)
             try:
-                asking.sendto(json.dumps({"event": order}).encode(), str(self.power_socket))
-                answer = asking.recv(4096).decode()
+                asking.sendto(json.dumps({"event": order, **details}).encode(), str(self.power_socket))
+                answer, descriptors, _, _ = socket.recv_fds(asking, 4096, 1)
             except OSError as error:
                 raise TestbedError(f"The LAN did not answer to {order!r} ({error}), see {self.log}.") from error
             finally:
                 back.unlink()
         if answer:
-            raise TestbedError(answer)
+            raise TestbedError(answer.decode())
+        return descriptors
 
 
 def _namespaces() -> list[str]:
@@ -116,6 +126,10 @@ def _why_no_namespaces() -> str:
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
+
+
+_Order = Callable[[dict[str, Any]], socket.socket | None]
+"""Done on what was told with it; the socket it has made, if that is what was asked for."""
 
 
 class _Running:
@@ -143,7 +157,7 @@ class _Running:
 def _lay_wire() -> None:
     run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "guests0"])
     run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", INTERFACE])
-    for end in (INTERFACE, "guests0"):
+    for end in ("lo", INTERFACE, "guests0"):
         run(["ip", "link", "set", end, "up"])
 
 
@@ -155,9 +169,7 @@ def _plug_in() -> socket.socket:
     return wire
 
 
-def _serve(
-    power: socket.socket, wire: socket.socket | None, guests: Population, orders: dict[str, Callable[[], None]]
-) -> None:
+def _serve(power: socket.socket, wire: socket.socket | None, guests: Population, orders: dict[str, _Order]) -> None:
     """For ever: guests hear of power changes, of frames and of time passing."""
     sources = [power, *([wire] if wire else [])]
     while True:
@@ -170,18 +182,26 @@ def _serve(
             datagram, sender = power.recvfrom(65536)
             news = json.loads(datagram)
             if news["event"] in orders:
-                power.sendto(_obey(orders[news["event"]]).encode(), sender)
+                _obey(orders[news["event"]], news, power, sender)
             else:
                 guests.power(news, time.monotonic())
 
 
-def _obey(order: Callable[[], None]) -> str:
-    """What went wrong, or nothing."""
+def _obey(order: _Order, news: dict[str, Any], power: socket.socket, sender: str) -> None:
+    """Tell the sender what went wrong, or nothing; with the socket it has asked for."""
     try:
-        order()
-    except TestbedError as error:
-        return str(error)
-    return ""
+        made = order(news)
+    except (TestbedError, OSError) as error:
+        power.sendto((str(error) or repr(error)).encode(), sender)
+        return
+    handed = [] if made is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", made.fileno()))]
+    power.sendmsg([b""], handed, 0, sender)
+    if made is not None:
+        made.close()
+
+
+def _connect(news: dict[str, Any]) -> socket.socket:
+    return socket.create_connection((_GATEWAY, news["port"]), _ORDER_TIMEOUT_S / 2)
 
 
 def main() -> None:
@@ -202,12 +222,16 @@ def main() -> None:
     if chosen.mode == "replay":
         replayed = ReplayedGuests(directory / "dhcpd.leases", habits, journal)
         print("the LAN is up", flush=True)
-        _serve(power, None, replayed, {"restart dhcpd": replayed.rewrite})
+        _serve(power, None, replayed, {"restart dhcpd": lambda _: replayed.rewrite()})
     else:
         _lay_wire()
         running, wire = _Running(SERVERS[chosen.mode](directory)), _plug_in()
         print("the LAN is up", flush=True)
-        orders = {"stop dhcpd": running.stop, "restart dhcpd": running.restart}
+        orders: dict[str, _Order] = {
+            "stop dhcpd": lambda _: running.stop(),
+            "restart dhcpd": lambda _: running.restart(),
+            "connect": _connect,
+        }
         _serve(power, wire, Guests(wire.send, habits, journal), orders)
 
 
