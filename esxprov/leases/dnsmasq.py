@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from esxprov.leases.index import Index
 from esxprov.leases.parser import Host, Record, is_address, normal_mac
@@ -96,6 +97,9 @@ class DnsmasqFile:
     It may be seen empty, cut off, or half old and half new. So only what two readings agree on counts, and what is
     missing is believed to be gone only once nobody has written for a while. New leases need not wait for that.
     """
+
+    server: ClassVar[str] = "dnsmasq"
+    advice: ClassVar[str] = "give dhcp-range a lease time, as 'infinite' leases are not written again"
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from esxprov.leases.index import Index, Reader
 from esxprov.leases.parser import Host, Parser, Record
@@ -20,9 +20,13 @@ _FINGERPRINT = 128
 class Follower(Protocol):
     """A DHCP server's lease file, followed. Not thread-safe.
 
-    Events of the name `path` say when to look. `problem` is why the file cannot be read at the moment; `index` what
-    was read, which keeps its sequences for as long as the follower lives.
+    Events of the name `path` say when to look. `server` is what writes it, `advice` what to set so that it writes every
+    lease, also one that was given again early; both for messages. `problem` is why the file cannot be read at the
+    moment; `index` what was read, which keeps its sequences for as long as the follower lives.
     """
+
+    server: ClassVar[str]
+    advice: ClassVar[str]
 
     @property
     def path(self) -> Path: ...
@@ -46,6 +50,9 @@ class LeaseFile:
     dhcpd replaces the file by writing a new one and renaming it over the old, so the held file is read to its end
     before the new one is opened.
     """
+
+    server: ClassVar[str] = "dhcpd"
+    advice: ClassVar[str] = "set 'dhcp-cache-threshold 0;' on the private subnet in dhcpd.conf"
 
     def __init__(self, path: Path) -> None:
         self.path = path

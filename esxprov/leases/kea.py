@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from esxprov.leases.follower import LeaseFile
 from esxprov.leases.index import Reader
@@ -128,6 +128,9 @@ class KeaFile(LeaseFile):
     Kea only appends. Now and then its LFC renames the file away and begins an empty one; the program kea-lfc then
     condenses what was before. So whenever the name is another file, the older rows are read first.
     """
+
+    server: ClassVar[str] = "Kea"
+    advice: ClassVar[str] = "set '\"cache-threshold\": 0.0' on the private subnet in Kea's configuration"
 
     def _reader(self, position: int) -> Reader:
         return KeaParser(position)

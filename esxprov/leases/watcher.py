@@ -185,20 +185,20 @@ class LeaseWatcher:
             path, problem = self._file.path, self._file.problem
             if isinstance(problem, FileNotFoundError):
                 return (
-                    f"the lease file {path} does not exist: start dhcpd, or set [leases] source to the file that dhcpd "
-                    f"writes"
+                    f"the lease file {path} does not exist: start {self._file.server}, or set [leases] source to the "
+                    f"file that it writes"
                 )
             if problem is not None:
                 return f"the lease file {path} cannot be read ({problem.strerror}): let the service's user read it"
             if found := self._active_records(mac):
                 return (
-                    f"an active lease {found[-1].ip} from before power-on exists but no fresh one was written: set "
-                    f"'dhcp-cache-threshold 0;' on the private subnet in dhcpd.conf"
+                    f"an active lease {found[-1].ip} from before power-on exists but no fresh one was written: "
+                    f"{self._file.advice}"
                 )
             if declined := self._file.index.declined.get(mac):
                 return (
                     f"the VM got {declined} and declined it: find the other machine that uses this address, or take it "
-                    f"out of the range in dhcpd.conf"
+                    f"out of {self._file.server}'s range"
                 )
             if old := self._file.index.records(mac):
                 state = "expired" if old[-1].state == "active" else old[-1].state

@@ -107,6 +107,20 @@ def test_an_address_that_was_given_back_is_no_lease(rack: Rack) -> None:
         until(lambda: addresses(watcher) == {mac_of(2): did(rack, "bound")[mac_of(2)]})
 
 
+@pytest.mark.parametrize("rack", ["dhcpd", "kea"], indirect=True)
+def test_an_address_that_its_vm_declines_is_taken_from_it(rack: Rack) -> None:
+    with watching(rack) as watcher:
+        mark = watcher.mark()
+        rack.power("on", 1)
+        lease = watcher.wait(mac_of(1), mark, BOOT_S)
+        assert lease is not None
+        until(lambda: did(rack, "bound"))
+        rack.power("decline", 1)
+        until(lambda: addresses(watcher) == {})
+        assert watcher.wait(mac_of(1), mark, 0) is None
+        assert f"the VM got {lease.ip} and declined it" in watcher.what_was_seen(mac_of(1))
+
+
 def test_a_vm_that_is_booted_again_has_a_fresh_lease(rack: Rack) -> None:
     with watching(rack) as watcher:
         mark = watcher.mark()
@@ -123,6 +137,24 @@ def test_a_vm_that_is_booted_again_has_a_fresh_lease(rack: Rack) -> None:
     assert first is not None
     assert again is not None
     assert again.sequence > first.sequence
+
+
+def test_the_rewrites_of_a_long_file_make_no_old_lease_fresh(rack: Rack) -> None:
+    """dnsmasq writes a file of more than 4 KB in pieces, and anew for each of the leases."""
+    old, new = range(1, 120), range(120, 240)
+    with watching(rack) as watcher:
+        mark = watcher.mark()
+        rack.power("on", *old)
+        assert all(watcher.wait(mac_of(number), mark, BOOT_S) for number in old)
+        until(lambda: len(did(rack, "bound")) == len(old))
+        mark = watcher.mark()
+        rack.power("on", *new)
+        leases = {mac_of(number): watcher.wait(mac_of(number), mark, BOOT_S) for number in new}
+        assert [number for number in old if watcher.wait(mac_of(number), mark, 0)] == []
+        until(lambda: len(did(rack, "bound")) == len(old) + len(new))
+        assert addresses(watcher) == did(rack, "bound")
+    assert did(rack, "bound").items() >= {mac: lease.ip for mac, lease in leases.items() if lease}.items()
+    assert all(leases.values())
 
 
 def test_cleanups_of_kea_lose_no_lease_and_make_none_fresh(kea: Rack) -> None:

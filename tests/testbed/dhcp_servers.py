@@ -128,12 +128,11 @@ dhcp-authoritative
 dhcp-leasefile={self.path(self.leases)}
 dhcp-range={FIRST},{LAST},255.255.0.0,{LEASE_S}
 no-ping
-user=root
 {extra}
 """
 
     def arguments(self) -> list[str]:
-        return ["--keep-in-foreground", "--log-facility=-", "--pid-file=", f"--conf-file={self.path(self.conf)}"]
+        return ["--no-daemon", "--log-facility=-", "--pid-file=", f"--conf-file={self.path(self.conf)}"]
 
 
 SERVERS: Mapping[str, type[DhcpServer]] = {"dhcpd": Dhcpd, "kea": Kea, "dnsmasq": Dnsmasq}

@@ -316,3 +316,11 @@ def test_after_a_restart_of_ours_kea_s_times_tell_what_is_fresh(kea: Kea) -> Non
         mark = watcher.mark_of(NOW - 60)
         found = {mac: watcher.wait(mac, mark, 0) for mac in (A, B)}
     assert {mac: lease and lease.ip for mac, lease in found.items()} == {A: None, B: "10.77.1.2"}
+
+
+def test_why_there_is_no_fresh_lease_is_said_with_what_to_set_in_kea(kea: Kea) -> None:
+    with LeaseWatcher(KeaFile(kea.at(".none")), clock=lambda: NOW) as watcher:
+        assert "does not exist: start Kea" in watcher.what_was_seen(A)
+    kea.give(row("10.77.1.1", A))
+    with LeaseWatcher(KeaFile(kea.path), clock=lambda: NOW) as watcher:
+        assert """set '"cache-threshold": 0.0'""" in watcher.what_was_seen(A)
