@@ -108,7 +108,9 @@ def watch(setup: Setup, mac: str | None, file: Path | None, kind: str | None, as
 @as_json
 @setup
 def check(setup: Setup, as_json: bool) -> None:
-    """Check whether fresh leases will be seen, and say which line to change.
+    """Check whether fresh leases will be seen here.
+
+    Says which line to change where not.
 
     Reads the lease file and dhcpd's configuration as [leases] names them, and tries whether events of the directory
     arrive and OMAPI answers. Exit code 1 if leases will be lost.

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from esxprov.leases.check import of_omapi
 from esxprov.leases.follower import LeaseFile
 from esxprov.leases.omapi import Omapi, OmapiError
 from esxprov.leases.omapi_key import OmapiKey
+from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
+from esxprov.leases.witnesses import DhcpdItself
 from tests.integration.test_leases_dhcpd import BOOT_S, HOUR_S, Rack, mac_of
 from tests.testbed.lan import LAN
 
@@ -118,6 +121,42 @@ def test_a_lease_that_is_taken_again_is_not_written_but_its_client_was_heard(
 
     until(was_heard_since)
     assert rack.lan.leases.read_bytes() == written
+
+
+def test_a_vm_whose_lease_is_not_written_is_found_by_asking_dhcpd(
+    rack: Rack, watcher: LeaseWatcher, omapi: Omapi
+) -> None:
+    ip = boot(rack, watcher, 1)
+    before = omapi.lease(ip)
+    assert before is not None
+    source = FreshLeases(watcher, [DhcpdItself(omapi, time.time)], ask_s=0.05)
+    with ThreadPoolExecutor(1) as thread:
+        # A mark of later than the first boot, by more than dhcpd's clock may differ.
+        waiting = thread.submit(source.wait, mac_of(1), source.mark_of(before.cltt + 3), BOOT_S, lambda: False)
+
+        def was_found() -> bool:
+            boot_again(rack, 1)
+            return waiting.done()
+
+        until(was_found)
+    lease = waiting.result()
+    assert (lease.ip, lease.evidence) == (ip, "omapi-cltt")
+
+
+def test_with_its_old_lease_ended_a_vm_is_seen_in_the_file(rack: Rack, watcher: LeaseWatcher, omapi: Omapi) -> None:
+    ip = boot(rack, watcher, 1)
+    rack.power("off", 1)
+    source = FreshLeases(watcher, omapi=omapi)
+    mark = source.mark()
+    source.end_old(mac_of(1))
+    rack.power("on", 1)
+    lease = source.wait(mac_of(1), mark, BOOT_S, lambda: False)
+    assert (lease.ip, lease.evidence) == (ip, "lease-file")
+
+
+def test_omapi_is_checked_by_asking(rack: Rack, omapi: Omapi) -> None:
+    assert not of_omapi(omapi).is_serious
+    assert of_omapi(client(rack.lan, OmapiKey("omapi_key", b"another secret"))).is_serious
 
 
 def test_after_the_old_lease_was_ended_the_next_one_is_written_with_the_same_address(
