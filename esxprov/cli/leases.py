@@ -125,10 +125,18 @@ def check(setup: Setup, as_json: bool) -> None:
         found += checks.of_conf(config.conf, ends_old=omapi is not None)
     if omapi is not None:
         found.append(checks.of_omapi(omapi))
-    rows = [
-        {"what": one.what, "result": one.result, "change": one.cure or None, "serious": one.is_serious} for one in found
-    ]
-    tables.show(rows, ["what", "result", "change"], as_json=as_json)
+    if as_json:
+        rows = [
+            {"what": one.what, "result": one.result, "change": one.cure or None, "serious": one.is_serious}
+            for one in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for one in found:
+            verdict = "LOSES LEASES" if one.is_serious else "slow" if one.cure else "ok"
+            click.echo(tables.printable(f"{verdict:12}  {one.what}: {one.result}"))
+            if one.cure:
+                click.echo(tables.printable(f"{'':12}  change: {one.cure}"))
     if any(one.is_serious for one in found):
         raise click.exceptions.Exit(1)
 

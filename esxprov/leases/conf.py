@@ -75,9 +75,9 @@ def findings(statements: Sequence[Statement], *, ends_old: bool) -> list[Finding
     """What a configuration does to our finding leases. `ends_old`: old leases are ended by OMAPI before power-on."""
     subnets = list(_subnets(statements, ()))
     found = [finding for subnet, scopes in subnets for finding in _subnet(subnet, scopes, ends_old)]
-    if not subnets:
-        cure = "declare the VMs' private network: subnet 10.0.0.0 netmask 255.255.0.0 { range ...; }"
-        found.append(Finding("subnets", "there is none", cure, is_serious=True))
+    if not any(_gives_addresses(subnet) for subnet, _ in subnets):
+        cure = "declare the VMs' private network: subnet 10.0.0.0 netmask 255.255.0.0 { range FIRST LAST; }"
+        found.append(Finding("subnets", "none has a range: VMs get no address", cure, is_serious=True))
     fixed = [each for each in _all(statements) if each.is_("host") and _has(each, "fixed-address")]
     if fixed:
         found.append(
@@ -92,9 +92,8 @@ def findings(statements: Sequence[Statement], *, ends_old: bool) -> list[Finding
 def _subnet(subnet: Statement, scopes: Sequence[Sequence[Statement]], ends_old: bool) -> Iterator[Finding]:
     """`scopes` are the statements around it and its own, the innermost last."""
     name = f"subnet {subnet.words[1]}" if len(subnet.words) > 1 else "subnet"
-    pools = [each for each in subnet.body or () if each.is_("pool")]
-    if not any(_has(each, "range") for each in (subnet, *pools)):
-        yield Finding(name, "it has no range: VMs get no address", "range FIRST LAST;", is_serious=True)
+    if not _gives_addresses(subnet):
+        yield Finding(name, "it has no range, so no VM gets an address there")
         return
     percent = _threshold(scopes)
     if percent and not ends_old:
@@ -107,7 +106,7 @@ def _subnet(subnet: Statement, scopes: Sequence[Sequence[Statement]], ends_old: 
     else:
         how = "old leases are ended by OMAPI" if percent else "dhcp-cache-threshold is 0"
         yield Finding(name, f"every lease is written ({how})")
-    for scope in (*scopes, *(pool.body or () for pool in pools)):
+    for scope in (*scopes, *(pool.body or () for pool in _pools(subnet))):
         for each in scope:
             words = [word.lower() for word in each.words]
             if words[-1:] == ["unknown-clients"] and words[:1] in (["deny"], ["ignore"]):
@@ -138,6 +137,14 @@ def _subnets(
             yield each, (*scopes, each.body)
         elif each.body is not None and (each.is_("shared-network") or each.is_("group")):
             yield from _subnets(each.body, scopes)
+
+
+def _pools(subnet: Statement) -> list[Statement]:
+    return [each for each in subnet.body or () if each.is_("pool")]
+
+
+def _gives_addresses(subnet: Statement) -> bool:
+    return any(_has(each, "range") for each in (subnet, *_pools(subnet)))
 
 
 def _has(block: Statement, keyword: str) -> bool:

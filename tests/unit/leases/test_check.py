@@ -26,7 +26,7 @@ def test_a_configuration_is_checked_with_what_it_includes(tmp_path: Path) -> Non
     conf = tmp_path / "dhcpd.conf"
     conf.write_text('include "vms.conf"; include "dhcpd.conf"; dhcp-cache-threshold 0;')
     (tmp_path / "vms.conf").write_text("subnet 10.77.0.0 netmask 255.255.0.0 { }")
-    assert serious(check.of_conf(conf, ends_old=False)) == ["it has no range: VMs get no address"]
+    assert serious(check.of_conf(conf, ends_old=False)) == ["none has a range: VMs get no address"]
 
 
 def test_a_configuration_that_cannot_be_read_is_serious(tmp_path: Path) -> None:

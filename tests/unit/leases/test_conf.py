@@ -54,12 +54,16 @@ def test_with_omapi_old_leases_are_ended_and_no_threshold_matters() -> None:
     assert serious(subnet(RANGE), ends_old=True) == []
 
 
-def test_a_subnet_without_a_range_gives_no_address() -> None:
-    assert serious(subnet("option routers 10.77.0.1;")) == ["subnet 10.77.0.0: it has no range: VMs get no address"]
+def test_a_subnet_without_a_range_is_told_and_no_fault_beside_one_that_has_one() -> None:
+    other = "subnet 192.0.2.0 netmask 255.255.255.0 { option routers 192.0.2.1; }"
+    text = f"dhcp-cache-threshold 0; {subnet(RANGE)} {other}"
+    assert serious(text) == []
+    assert "it has no range, so no VM gets an address there" in [one.result for one in found(text)]
 
 
-def test_no_subnet_at_all_is_serious() -> None:
-    assert serious("authoritative;") == ["subnets: there is none"]
+@pytest.mark.parametrize("text", ["authoritative;", subnet("option routers 10.77.0.1;")])
+def test_no_range_at_all_is_serious(text: str) -> None:
+    assert serious(text) == ["subnets: none has a range: VMs get no address"]
 
 
 @pytest.mark.parametrize("verb", ["deny", "ignore"])
