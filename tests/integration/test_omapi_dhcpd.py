@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.omapi import Omapi, OmapiError
 from esxprov.leases.omapi_key import OmapiKey
-from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 from tests.integration.test_leases_dhcpd import BOOT_S, HOUR_S, Rack, mac_of
 from tests.testbed.lan import LAN
