@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,6 +246,37 @@ def test_a_file_that_never_holds_still_is_left_for_the_next_event(path: Path, mo
     assert news(file) == []
     monkeypatch.undo()
     assert news(file) == [B]
+
+
+def test_a_reader_beside_a_writer_sees_every_new_lease_once_and_no_pair_that_was_never_given(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As dnsmasq writes: truncated, then in blocks of 4096 bytes, for each lease anew."""
+    old = [f"10.77.1.{n}" for n in range(200)]
+    new = [f"10.77.2.{n}" for n in range(200)]
+    macs = {ip: f"00:50:56:00:{ip.split('.')[2]:>02}:{int(ip.split('.')[3]):02x}" for ip in old + new}
+    held = [line(ip, macs[ip]) for ip in old]
+    file = following(path, b"".join(held))
+    monkeypatch.setattr("esxprov.leases.dnsmasq.QUIET_S", HOUR_S)  # however slow the writer is
+
+    def write_all() -> None:
+        with path.open("r+b", buffering=4096) as out:
+            for ip in new:
+                held.insert(0, line(ip, macs[ip]))
+                out.seek(0)
+                out.truncate()
+                for each in held:
+                    out.write(each)
+                out.flush()
+
+    writer = threading.Thread(target=write_all)
+    writer.start()
+    seen = []
+    while writer.is_alive():
+        seen += file.poll()
+    seen += file.poll()
+    assert sorted((record.ip, record.mac) for record in seen) == sorted((ip, macs[ip]) for ip in new)
+    assert leases(file) == macs
 
 
 def test_a_complete_file_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

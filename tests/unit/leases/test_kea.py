@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,26 @@ def test_a_row_that_was_superseded_before_the_cleanup_is_no_news(kea: Kea) -> No
     assert news(file) == [A]
     kea.begin_cleanup()
     assert news(file) == []
+
+
+def test_a_reader_beside_kea_and_its_cleanups_sees_every_lease_once(kea: Kea) -> None:
+    file = following(kea)
+    macs = {f"10.77.1.{n}": f"00:50:56:00:02:{n:02x}" for n in range(200)}
+
+    def write_all() -> None:
+        for n, (ip, mac) in enumerate(macs.items()):
+            kea.give(row(ip, mac))
+            if n % 5 == 4:
+                kea.clean_up()
+
+    writer = threading.Thread(target=write_all)
+    writer.start()
+    seen = []
+    while writer.is_alive():
+        seen += news(file)
+    seen += news(file)
+    assert sorted(map(str, seen)) == sorted(macs.values())
+    assert leases(file) == macs
 
 
 def test_files_that_move_while_they_are_read_are_read_again(kea: Kea, monkeypatch: pytest.MonkeyPatch) -> None:
