@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esxprov.leases.dnsmasq import QUIET_S, DnsmasqFile, Table
-from esxprov.leases.parser import Record
+from esxprov.leases.parser import Host, Record
 from esxprov.leases.watcher import LeaseWatcher
 from tests.unit.leases.test_follower import leases, news
 from tests.unit.leases.written import NOW, A, B, C
@@ -271,7 +271,7 @@ def test_a_reader_beside_a_writer_sees_every_new_lease_once_and_no_pair_that_was
 
     writer = threading.Thread(target=write_all)
     writer.start()
-    seen = []
+    seen: list[Record | Host] = []
     while writer.is_alive():
         seen += file.poll()
     seen += file.poll()
