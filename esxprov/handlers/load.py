@@ -32,7 +32,7 @@ _OF_ONE_HOST = ("place", "configure", "register", "arm", "power_on")
 
 
 def load(job: Job, tools: Tools) -> dict[str, Any]:
-    """Returns vmhost_id, host, datastore, vm_uuid, mac, private_ip.
+    """Returns vmhost_id, host, datastore, vm_uuid, mac, private_ip, evidence (see model.Lease).
 
     Raises `image_not_found`, `no_capacity`, `datastore_full`, `ip_not_seen`, `host_unavailable`, `vsphere_fault`.
     """
@@ -140,6 +140,7 @@ class _Deployment:
             "vm_uuid": machine.uuid,
             "mac": lease.mac,
             "private_ip": lease.ip,
+            "evidence": lease.evidence,
         }
 
     def _clear(self) -> None:
