@@ -13,6 +13,7 @@ from benchmarks.figures import Figure
 from benchmarks.stage import SLOTS, Slot, Stage, succeeded
 from benchmarks.straight_line import Script
 from bridge.client import Client
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 
 NAME = "load"
@@ -58,7 +59,7 @@ def _measured(stage: Stage, slots: Sequence[Slot], rounds: int, case: str) -> Fi
         # One worker more than loads: a service whose last worker is taken stops taking in, which is not measured here.
         ends.enter_context(stage.service(ESXPROV_SERVICE_WORKERS_SLOW=str(len(slots) + 1)))
         clients = [ends.enter_context(stage.client()) for _ in slots]
-        watcher = ends.enter_context(LeaseWatcher(stage.bed.lan.leases, stage.bed.lan.conf))
+        watcher = ends.enter_context(LeaseWatcher(LeaseFile(stage.bed.lan.leases), stage.bed.lan.conf))
         scripts = [ends.enter_context(_script(stage, watcher)) for _ in slots]
         pool = ends.enter_context(ThreadPoolExecutor(len(slots)))
 

@@ -52,17 +52,23 @@ class BrokerConfig:
         return urllib.parse.unquote(urllib.parse.urlsplit(self.url).username or "")
 
 
+LEASE_SOURCES = ("dhcpd", "kea", "dnsmasq")
+
+
 @dataclass(frozen=True, slots=True)
 class LeasesConfig:
     """Where fresh DHCP leases are seen.
 
-    `path` is dhcpd's lease file, `conf` its configuration (for fixed addresses).
+    `path` is the lease file of a server of that `kind`, one of LEASE_SOURCES; `conf` is dhcpd's configuration (for
+    fixed addresses). `omapi` is where dhcpd answers questions, host and port. `guests`: VMware Tools are asked, too.
     """
 
+    kind: str
     path: Path
     conf: Path | None = None
-    omapi: str | None = None
+    omapi: tuple[str, int] | None = None
     omapi_key_file: Path | None = None
+    guests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,16 +375,34 @@ def _vcld_database(path: Path) -> dict[str, str]:
 
 def _leases(reader: _Reader) -> LeasesConfig:
     source = reader.text("leases", "source", "dhcpd:/var/lib/dhcp/dhcpd.leases")
-    kind, colon, path = source.partition(":")
-    if kind != "dhcpd" or not colon or not path.startswith("/"):
-        raise reader.wrong("leases", "source", f"is {source!r}, expected dhcpd:/path/of/dhcpd.leases")
+    kinds = dict.fromkeys(part.strip() for part in source.split(","))
+    guests = kinds.pop("tools:", False) is None
+    kind, colon, path = next(iter(kinds), "").partition(":")
+    if len(kinds) != 1 or kind not in LEASE_SOURCES or not colon or not path.startswith("/"):
+        expected = "dhcpd:/path/of/dhcpd.leases, kea:/path/of/kea-leases4.csv or dnsmasq:/path/of/dnsmasq.leases"
+        expected += ", and perhaps ', tools:' behind it"
+        raise reader.wrong("leases", "source", f"is {source!r}, expected {expected}")
     conf = reader.optional("leases", "conf")
     return LeasesConfig(
+        kind=kind,
         path=Path(path),
         conf=Path(conf) if conf else None,
-        omapi=reader.optional("leases", "omapi"),
+        omapi=_omapi(reader, kind),
         omapi_key_file=reader.path_of("leases", "omapi_key_file"),
+        guests=guests,
     )
+
+
+def _omapi(reader: _Reader, kind: str) -> tuple[str, int] | None:
+    address = reader.optional("leases", "omapi")
+    if address is None:
+        return None
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise reader.wrong("leases", "omapi", f"is {address!r}, expected a host and a port like 127.0.0.1:7911")
+    if kind != "dhcpd":
+        raise reader.wrong("leases", "omapi", f"is set, but {kind} does not speak OMAPI: leave it out")
+    return host, int(port)
 
 
 def _http(reader: _Reader) -> HttpConfig:

@@ -336,8 +336,8 @@ class Placement:
 class Lease:
     """A DHCP lease. Times are epoch seconds UTC; `ends` None means never; `mac` is lower case with colons.
 
-    `sequence` counts records in the order they were read; `evidence` says how we know (`lease-file`,
-    `host-declaration`, ...).
+    `sequence` counts records in the order they were read; `evidence` says how we know: `lease-file`,
+    `host-declaration`, `omapi-cltt`, `neighbour` or `vmware-tools`.
     """
 
     ip: str

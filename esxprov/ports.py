@@ -80,6 +80,9 @@ class Hypervisor(Protocol):
     def nics(self, vm: Vm) -> list[Nic]:
         """The VM's network cards in slot order, with MACs as the hypervisor knows them."""
 
+    def guest_addresses(self, vm: Vm) -> list[tuple[str, str]]:
+        """(MAC, IPv4 address) of the guest's cards, as VMware Tools in it say; empty as long as they say nothing."""
+
     def disks(self, vm: Vm) -> list[str]:
         """The paths of the VM's virtual disks, as it writes them now (the redo disk of a linked VM)."""
 
@@ -229,6 +232,10 @@ class Mark:
     at: float
 
 
+GuestAddresses = Callable[[], Sequence[tuple[str, str]]]
+"""Asks a guest for (MAC, IPv4 address) of its cards. Raises ProvisioningError if its host does not answer."""
+
+
 class LeaseSource(Protocol):
     """Fresh DHCP leases."""
 
@@ -238,8 +245,18 @@ class LeaseSource(Protocol):
     def mark_of(self, at: float) -> Mark:
         """A mark that an earlier process took at that time: what its reader counted is gone, so times decide."""
 
-    def wait(self, mac: str, mark: Mark, timeout_s: float, cancelled: Callable[[], bool]) -> Lease:
-        """The fresh lease of a MAC.
+    def end_old(self, mac: str) -> None:
+        """End what leases a MAC has, if that can be done, so that the next one is new. Only for a VM that is off."""
+
+    def wait(
+        self,
+        mac: str,
+        mark: Mark,
+        timeout_s: float,
+        cancelled: Callable[[], bool],
+        guest: GuestAddresses | None = None,
+    ) -> Lease:
+        """The fresh lease of a MAC, with the evidence for it. `guest` may be asked where nothing else tells.
 
         ProvisioningError `ip_not_seen` at the timeout, `cancelled` if `cancelled()` is true.
         """

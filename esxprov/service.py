@@ -29,7 +29,7 @@ from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
 from esxprov.housekeeping import Housekeeping
 from esxprov.journal import RENEW_S, Journal
-from esxprov.leases.wait import FreshLeases
+from esxprov.leases.sources import fresh_leases, watcher_of
 from esxprov.leases.watcher import LeaseWatcher
 from esxprov.looks import Looks
 from esxprov.model import Pool, Profile
@@ -92,7 +92,7 @@ def broker_parameters(config: BrokerConfig) -> BrokerParameters:
 def tools(config: Config) -> Iterator[Tools]:
     """The world, for one command of the command line."""
     database = Database(config.database)
-    with LeaseWatcher(config.leases.path, config.leases.conf) as watcher:
+    with watcher_of(config.leases) as watcher:
         hypervisors = VSphere(config.endpoints)
         looks = Looks(hypervisors)
         try:
@@ -112,7 +112,7 @@ def _tools(
         pools=ConfiguredPools(config),
         claims=claims,
         quarantine=Quarantine(database),
-        leases=FreshLeases(watcher),
+        leases=fresh_leases(config.leases, watcher),
         inventory=VclInventory(database),
         placers=Placers(),
     )
@@ -136,7 +136,7 @@ class _Service:
         self._journal = Journal(self._database, owner.myself())
         self._watches = Watches(config.endpoints)
         self._hypervisors = VSphere(config.endpoints, self._watches)
-        self._watcher = LeaseWatcher(config.leases.path, config.leases.conf)
+        self._watcher = watcher_of(config.leases)
         self._looks = Looks(self._hypervisors, watches=self._watches)
         self._claims = Claims(self._database, self._journal.owner)
         self._tools = _tools(config, self._database, self._claims, self._hypervisors, self._looks, self._watcher)

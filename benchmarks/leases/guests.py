@@ -13,6 +13,7 @@ from benchmarks.figures import percentile
 from benchmarks.leases.churn import mac_of
 from benchmarks.leases.parts import Options
 from benchmarks.targets import Figure, at_least, at_most
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 from esxprov.model import Lease
 from esxprov.tables import table
@@ -42,7 +43,7 @@ def measure(options: Options) -> list[Figure]:
     with LAN(directory) as lan, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as power:
         if lan.mode != "dhcpd":
             raise RuntimeError(f"no real dhcpd: {lan.reason}")
-        with LeaseWatcher(lan.leases, lan.conf, hear):
+        with LeaseWatcher(LeaseFile(lan.leases), lan.conf, hear):
             for number, mac in enumerate(macs):
                 may_boot.acquire(timeout=_PATIENCE_S)
                 asked[mac] = time.time()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from inotify_simple import INotify, flags
 
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 from esxprov.model import Lease
 
@@ -66,7 +67,7 @@ def _watcher(path: Path, count: int, begin: Callable[[], float]) -> tuple[float,
         if len(heard) == count:
             all_heard.set()
 
-    with LeaseWatcher(path, None, hear):
+    with LeaseWatcher(LeaseFile(path), None, hear):
         before = begin()
         if not all_heard.wait(_PATIENCE_S):
             raise RuntimeError(f"{len(heard)} of {count} records were heard of")

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.leases.churn import HEADER
 from benchmarks.leases.parts import Options, in_child
 from benchmarks.targets import Figure, at_least
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 from esxprov.model import Lease
 from esxprov.tables import table
@@ -39,7 +40,7 @@ def _rotated(options: Options, pace_ms: float) -> dict[str, Any]:
     def hear(lease: Lease) -> None:
         announced.add(lease.mac)
 
-    with LeaseWatcher(path, None, hear) as watcher:
+    with LeaseWatcher(LeaseFile(path), None, hear) as watcher:
         done = in_child("benchmarks.leases.rotator", path, options.rotations, pace_ms, options.seed)
         watcher.mark()
         at_end = {lease.ip: lease.mac for lease in watcher.active()}

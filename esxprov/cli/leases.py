@@ -13,6 +13,7 @@ import click
 
 from esxprov import tables
 from esxprov.cli.setup import EX_UNAVAILABLE, Failure, Setup, as_json, setup
+from esxprov.config import LEASE_SOURCES, LeasesConfig
 
 if TYPE_CHECKING:
     from esxprov.model import Lease
@@ -33,6 +34,9 @@ of_file = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Read this file, not the one in esxprov.conf (which is not needed then).",
 )
+in_format = click.option(
+    "--format", "kind", type=click.Choice(LEASE_SOURCES), help="The server whose file --file names; dhcpd if not given."
+)
 
 
 @click.group()
@@ -44,49 +48,53 @@ def leases() -> None:
 @of_mac
 @click.option("--ip", help="Only this address.")
 @of_file
+@in_format
 @as_json
 @setup
-def show(setup: Setup, mac: str | None, ip: str | None, file: Path | None, as_json: bool) -> None:
-    """Show the active leases in dhcpd's file.
+def show(setup: Setup, mac: str | None, ip: str | None, file: Path | None, kind: str | None, as_json: bool) -> None:
+    """Show the active leases in the DHCP server's file.
 
     Fixed addresses of `host` declarations are shown, too (state "static"). Times are UTC.
     """
     from esxprov.leases import watcher
+    from esxprov.leases.followers import follower_for
 
-    path, conf = _files(setup, file)
+    source = _source(setup, file, kind)
     try:
-        found = watcher.active(path, conf)
+        found = watcher.active(follower_for(source.kind, source.path), source.conf)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(source.path, error) from error
     rows = [
         _row(lease) for lease in found if (mac is None or lease.mac == mac) and (ip is None or _is_same(lease.ip, ip))
     ]
     rows.sort(key=lambda row: (ip_address(row["ip"]).version, ip_address(row["ip"])))
     columns = ["ip", "mac", "state", "starts", "ends", "hostname"]
-    tables.show(rows, columns, as_json=as_json, empty=f"no active lease in {path}")
+    tables.show(rows, columns, as_json=as_json, empty=f"no active lease in {source.path}")
 
 
 @leases.command()
 @of_mac
 @of_file
+@in_format
 @as_json
 @setup
-def watch(setup: Setup, mac: str | None, file: Path | None, as_json: bool) -> None:
+def watch(setup: Setup, mac: str | None, file: Path | None, kind: str | None, as_json: bool) -> None:
     """Print a line for each lease as it becomes active.
 
     Ends with Ctrl-C. With --json each line is a JSON object.
     """
+    from esxprov.leases.followers import follower_for
     from esxprov.leases.watcher import LeaseWatcher
 
-    path, conf = _files(setup, file)
+    source = _source(setup, file, kind)
     try:
-        path.open("rb").close()
+        source.path.open("rb").close()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(source.path, error) from error
     fresh: SimpleQueue[Lease] = SimpleQueue()
     try:
-        with LeaseWatcher(path, conf, fresh.put):
-            click.echo(f"watching {path}, Ctrl-C ends it", err=True)
+        with LeaseWatcher(follower_for(source.kind, source.path), source.conf, fresh.put):
+            click.echo(f"watching {source.path}, Ctrl-C ends it", err=True)
             while True:
                 lease = fresh.get()
                 if mac is None or lease.mac == mac:
@@ -96,21 +104,59 @@ def watch(setup: Setup, mac: str | None, file: Path | None, as_json: bool) -> No
         return
 
 
+@leases.command()
+@as_json
+@setup
+def check(setup: Setup, as_json: bool) -> None:
+    """Check whether fresh leases will be seen here.
+
+    Says which line to change where not.
+
+    Reads the lease file and dhcpd's configuration as [leases] names them, and tries whether events of the directory
+    arrive and OMAPI answers. Exit code 1 if leases will be lost.
+    """
+    from esxprov.leases import check as checks
+    from esxprov.leases.sources import omapi_of
+
+    config = setup.config.leases
+    omapi = omapi_of(config)
+    found = list(checks.of_file(config.path))
+    if config.conf is not None:
+        found += checks.of_conf(config.conf, ends_old=omapi is not None)
+    if omapi is not None:
+        found.append(checks.of_omapi(omapi))
+    if as_json:
+        rows = [
+            {"what": one.what, "result": one.result, "change": one.cure or None, "serious": one.is_serious}
+            for one in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for one in found:
+            verdict = "LOSES LEASES" if one.is_serious else "slow" if one.cure else "ok"
+            click.echo(tables.printable(f"{verdict:12}  {one.what}: {one.result}"))
+            if one.cure:
+                click.echo(tables.printable(f"{'':12}  change: {one.cure}"))
+    if any(one.is_serious for one in found):
+        raise click.exceptions.Exit(1)
+
+
 def _line(row: dict[str, Any]) -> str:
     return f"{row['starts'] or '-'}  {row['ip']:<15}  {row['mac']}  {row['hostname'] or ''}".rstrip()
 
 
-def _files(setup: Setup, file: Path | None) -> tuple[Path, Path | None]:
+def _source(setup: Setup, file: Path | None, kind: str | None) -> LeasesConfig:
     if file is not None:
-        return file, None
-    configured = setup.config.leases
-    return configured.path, configured.conf
+        return LeasesConfig(kind or "dhcpd", file)
+    if kind is not None:
+        raise click.UsageError("--format says what --file names; without --file [leases] source names both")
+    return setup.config.leases
 
 
 def _unreadable(path: Path, error: OSError) -> Failure:
     return Failure(
-        f"the lease file {path} cannot be read ({error.strerror}): start dhcpd, let this user read the file, or name "
-        "the right one in [leases] source",
+        f"the lease file {path} cannot be read ({error.strerror}): start the DHCP server, let this user read the "
+        "file, or name the right one in [leases] source",
         EX_UNAVAILABLE,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from esxprov import vmx
@@ -31,7 +32,7 @@ _OF_ONE_HOST = ("place", "configure", "register", "arm", "power_on")
 
 
 def load(job: Job, tools: Tools) -> dict[str, Any]:
-    """Returns vmhost_id, host, datastore, vm_uuid, mac, private_ip.
+    """Returns vmhost_id, host, datastore, vm_uuid, mac, private_ip, evidence (see model.Lease).
 
     Raises `image_not_found`, `no_capacity`, `datastore_full`, `ip_not_seen`, `host_unavailable`, `vsphere_fault`.
     """
@@ -139,6 +140,7 @@ class _Deployment:
             "vm_uuid": machine.uuid,
             "mac": lease.mac,
             "private_ip": lease.ip,
+            "evidence": lease.evidence,
         }
 
     def _clear(self) -> None:
@@ -218,7 +220,13 @@ class _Deployment:
         fresh.
         """
         armed = self.job.steps.get("arm")
-        mark = self.tools.leases.mark() if armed is None else self.tools.leases.mark_of(armed["at"])
+        if armed is None:
+            mark = self.tools.leases.mark()
+            # Not once it is armed: the VM may be on by now, and the lease its new one.
+            if mac := self.job.request.computer.private_mac:
+                self.tools.leases.end_old(mac)
+        else:
+            mark = self.tools.leases.mark_of(armed["at"])
         self.job.keep("arm", at=mark.at)
         with self.job.step("power_on", f"switching {machine.name} on", "startvm"):
             self.hypervisor.power_on(machine)
@@ -230,7 +238,8 @@ class _Deployment:
         if not nics:
             raise ProvisioningError("vsphere_fault", f"{machine.name} has no network card on {self.placed.host_name}")
         with self.job.step("wait_for_address", f"waiting for a lease of {nics[0].mac}"):
-            return wait_for_address(self.job, self.tools, nics[0].mac, mark)
+            guest = partial(self.hypervisor.guest_addresses, machine)
+            return wait_for_address(self.job, self.tools, nics[0].mac, mark, guest)
 
 
 def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from esxprov.errors import ProvisioningError
@@ -60,7 +61,8 @@ def _boot(job: Job, tools: Tools, found: vm.Found, *, reset: bool) -> dict[str, 
     try:
         with job.step("wait_for_address", f"waiting for a lease of {nics[0].mac}"):
             wait_s = min(BOOT_S, job.remaining_s() - ADDRESS_SPARE_S)
-            lease = tools.leases.wait(nics[0].mac, mark, wait_s, job.interrupted)
+            guest = partial(found.hypervisor.guest_addresses, found.vm)
+            lease = tools.leases.wait(nics[0].mac, mark, wait_s, job.interrupted, guest)
     except ProvisioningError as error:
         # Whoever interrupted the wait has the better reason: the end of the service is no cancel.
         job.check()

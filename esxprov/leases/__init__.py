@@ -1,1 +1,1 @@
-"""The private IP of a VM from what dhcpd writes down: parser and index (pure), follower and watcher (files), wait."""
+"""The private IP of a VM: from what its DHCP server writes down, else from dhcpd itself, the wire, or the guest."""

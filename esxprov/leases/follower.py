@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Protocol
 
-from esxprov.leases.index import Index
+from esxprov.leases.index import Index, Reader
 from esxprov.leases.parser import Host, Parser, Record
 
-_CHUNK = 8 << 20
+_CHUNK = 32 << 20
 """Bytes read at a time of what was appended."""
 
 _FINGERPRINT = 128
 """Bytes before the offset that are compared at each read: somebody may rewrite the file in place."""
 
 
+class Follower(Protocol):
+    """A DHCP server's lease file, followed. Not thread-safe.
+
+    Events of the name `path` say when to look. `server` is what writes it, `advice` what to set so that it writes every
+    lease, also one that was given again early; both for messages. `problem` is why the file cannot be read at the
+    moment; `index` what was read, which keeps its sequences for as long as the follower lives.
+    """
+
+    server: ClassVar[str]
+    advice: ClassVar[str]
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def problem(self) -> OSError | None: ...
+
+    @property
+    def index(self) -> Index: ...
+
+    def poll(self) -> Sequence[Record | Host]:
+        """Read what there is to read; what it changed. Never raises OSError: that becomes `problem`."""
+
+    def close(self) -> None:
+        """Let go of the file; the index stays, and `poll` may be called again."""
+
+
 class LeaseFile:
-    """dhcpd.leases, followed. Not thread-safe.
+    """dhcpd.leases, followed.
 
     dhcpd replaces the file by writing a new one and renaming it over the old, so the held file is read to its end
-    before the new one is opened. `problem` is why the file cannot be read at the moment.
+    before the new one is opened.
     """
+
+    server: ClassVar[str] = "dhcpd"
+    advice: ClassVar[str] = "set 'dhcp-cache-threshold 0;' on the private subnet in dhcpd.conf"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,6 +62,7 @@ class LeaseFile:
         self._identity: tuple[int, int] | None = None
         self._offset = 0
         self._fingerprint = b""
+        self._history = b""
 
     def poll(self) -> list[Record | Host]:
         """Read what there is to read; what it changed."""
@@ -62,11 +95,15 @@ class LeaseFile:
 
     def _open(self) -> list[Record | Host]:
         file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._begin()
+        except OSError:
+            os.close(file)
+            raise
         self.close()
         self._file = file
         status = os.fstat(file)
         self._identity = (status.st_dev, status.st_ino)
-        self._begin()
         index = self.index
         changed = self._read()
         if self.index is index:
@@ -74,16 +111,25 @@ class LeaseFile:
         return changed
 
     def _begin(self) -> None:
-        self.index = Index(before=self.index)
+        self._history = self._read_history()
+        self.index = Index(before=self.index, reader=self._reader(self.index.position))
         self._offset = 0
         self._fingerprint = b""
+
+    def _reader(self, position: int) -> Reader:
+        """What understands the file, its sequences being greater than `position`."""
+        return Parser(position)
+
+    def _read_history(self) -> bytes:
+        """What comes before the first byte of the file: nothing, as dhcpd writes all it knows into each new one."""
+        return b""
 
     def _read(self) -> list[Record | Host]:
         """To the end of the held file."""
         assert self._file is not None
         changed: list[Record | Host] = []
         while True:
-            if self._offset == 0:
+            if self._offset == 0 and not self._history:
                 changed += self._read_whole(self._file)
             start = self._offset - len(self._fingerprint)
             wanted = max(os.fstat(self._file).st_size - start, len(self._fingerprint))
@@ -94,9 +140,10 @@ class LeaseFile:
                 self._begin()
                 continue
             new = data[len(self._fingerprint) :]
-            if new:
+            if new or self._history:
                 self._move_on(len(new), data)
-                changed += self.index.feed(new)
+                changed += self.index.feed(self._history + new if self._history else new)
+                self._history = b""
             if wanted <= _CHUNK:
                 return changed
 

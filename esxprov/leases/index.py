@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from esxprov.leases.parser import Host, Parser, Record
 from esxprov.model import Lease
 
 
+class Reader(Protocol):
+    """What makes records of a lease file's bytes; the parser of dhcpd's files is one.
+
+    `position` is greater than the sequence of every record so far, `torn` the number of torn records met.
+    """
+
+    position: int
+    torn: int
+
+    def feed(self, data: bytes) -> Sequence[Record | Host]:
+        """What these bytes complete; never raises."""
+
+    def feed_whole(self, size: int, read: Callable[[int, int], bytes]) -> Sequence[Record | Host]:
+        """The same as `feed(read(0, size))`, as the first bytes: `read(begin, end)` gives any part of them."""
+
+
 class Index:
-    """The state of one lease file.
+    """The state of one lease file, whose bytes `reader` understands.
 
     dhcpd rewrites its file every hour and at each start, sorted by pool and expiry: last in the file is then not last
     written, and the dump holds what nobody acknowledged. So the index of a rewritten file is made with the index
     `before`, and a lease that was known keeps its sequence; what is new in it is not `in_order`.
     """
 
-    def __init__(self, before: Index | None = None) -> None:
-        self._parser = Parser(before.position if before else 0)
+    def __init__(self, before: Index | None = None, reader: Reader | None = None) -> None:
+        self._reader = reader or Parser(before.position if before else 0)
         self._before: dict[str, Record] = before._by_ip if before else {}
         self._reading_whole = True
         self._by_ip: dict[str, Record] = {}
@@ -30,20 +47,20 @@ class Index:
     @property
     def position(self) -> int:
         """Everything read later has a greater sequence."""
-        return self._parser.position
+        return self._reader.position
 
     @property
     def torn(self) -> int:
         """Torn records met: a full disk did that."""
-        return self._parser.torn
+        return self._reader.torn
 
     def feed(self, data: bytes) -> list[Record | Host]:
         """Take the next bytes of the file; what they changed."""
-        return [item for item in self._parser.feed(data) if self.add(item)]
+        return [item for item in self._reader.feed(data) if self.add(item)]
 
     def feed_whole(self, size: int, read: Callable[[int, int], bytes]) -> list[Record | Host]:
         """Take the first bytes of the file, `size` of them, of which `read(begin, end)` gives any part."""
-        return [item for item in self._parser.feed_whole(size, read) if self.add(item)]
+        return [item for item in self._reader.feed_whole(size, read) if self.add(item)]
 
     def settle(self) -> None:
         """The file was read whole: from here on its order is the order of writing."""

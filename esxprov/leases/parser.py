@@ -92,6 +92,27 @@ class Record:
     in_order: bool
     sequence: int
 
+    @classmethod
+    def of_seconds(
+        cls,
+        ip: str,
+        mac: str | None,
+        state: str,
+        *,
+        heard: int | None,
+        ends: int | None,
+        hostname: bytes,
+        in_order: bool = True,
+        sequence: int,
+    ) -> Record:
+        """A record from a file that holds epoch seconds: `heard` is when the client was last heard, None if unknown;
+        `ends` is None for never.
+        """
+        heard_text = None if heard is None else b"epoch %d" % heard
+        ends_text = b"never" if ends is None else b"epoch %d" % ends
+        quoted = b'"' + re.sub(rb'([\\"])', rb"\\\1", hostname) + b'"' if hostname else None
+        return cls(ip, mac, state, heard_text, ends_text, heard_text, quoted, in_order, sequence)
+
     @property
     def starts(self) -> int | None:
         return _known(_epoch_seconds(self.starts_text))
@@ -288,7 +309,7 @@ class _Declaration:
     def record(self, sequence: int) -> Record | None:
         """The lease record, None if its address is none."""
         ip = self.name.decode("ascii", "replace")
-        if not _IP.match(ip):
+        if not is_address(ip):
             return None
         record = Record(ip, None, "", None, None, None, None, in_order=True, sequence=sequence)
         for keyword, *words in self.statements:
@@ -325,7 +346,7 @@ class _Declaration:
                     mac = _ethernet(words)
                 case b"fixed-address":
                     first = b" ".join(words).split(b",")[0].strip().decode("ascii", "replace")
-                    ip = first if _IP.match(first) else None
+                    ip = first if is_address(first) else None
                 case b"deleted":
                     deleted = True
         return Host(self.name.decode("utf-8", "replace").strip('"'), mac, None if deleted else ip)
@@ -409,6 +430,11 @@ def normal_mac(text: str) -> str | None:
     if not _MAC.match(text):
         return None
     return ":".join(f"{int(part, 16):02x}" for part in text.split(":"))
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IPv4 address with all its dots."""
+    return _IP.match(text) is not None
 
 
 def _ethernet(words: list[bytes]) -> str | None:

@@ -1,4 +1,4 @@
-"""Watch dhcpd's lease file for thousands of waiters: one thread reads, each waiter is woken for its own MAC only."""
+"""Watch a lease file for thousands of waiters: one thread reads, each waiter is woken for its own MAC only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import TracebackType
 
 from inotify_simple import INotify, flags
 
-from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.follower import Follower, StaticHosts
 from esxprov.leases.parser import Record, normal_mac
 from esxprov.model import Lease
 from esxprov.ports import Mark
@@ -38,16 +38,17 @@ _WATCH_LOST = _SELF | flags.IGNORED | flags.UNMOUNT | flags.Q_OVERFLOW
 
 
 class LeaseWatcher:
-    """The leases in `path` as they are written, and the `host` declarations in `conf`.
+    """The leases in a followed file as they are written, and the `host` declarations in `conf`, a dhcpd.conf.
 
-    The directories are watched, not the files: dhcpd replaces its file every hour. Events only say when to look; what
-    happened is read from the files, so a lost event costs a delay and no lease. A missing file or directory is waited
-    for. `on_change` is called with each lease that is newly active, one at a time and never for those found by `start`.
+    The directories are watched, not the files: dhcpd and Kea replace theirs every hour. Events only say when to look;
+    what happened is read from the files, so a lost event costs a delay and no lease. A missing file or directory is
+    waited for. `on_change` is called with each lease that is newly active, one at a time and never for those found by
+    `start`.
     """
 
     def __init__(
         self,
-        path: Path,
+        file: Follower,
         conf: Path | None = None,
         on_change: Callable[[Lease], None] | None = None,
         *,
@@ -55,14 +56,15 @@ class LeaseWatcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lock = threading.RLock()  # owns the files, their indexes and the table of waiters
-        self._file = LeaseFile(path)
+        self._file = file
         self._hosts = StaticHosts(conf)
         self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
         self._on_change = on_change
         self._tick_s = tick_s
         self._clock = clock
-        self._names = {file.name for file in (path, conf) if file is not None}
-        self._directories = {file.parent for file in (path, conf) if file is not None}
+        paths = [path for path in (file.path, conf) if path is not None]
+        self._names = {path.name for path in paths}
+        self._directories = {path.parent for path in paths}
         self._watched: dict[Path, int] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -112,6 +114,11 @@ class LeaseWatcher:
         self.stop()
 
     @property
+    def is_stopping(self) -> bool:
+        """Nothing more is read, and nobody waits any more."""
+        return self._stopping.is_set()
+
+    @property
     def problem(self) -> OSError | None:
         """Why the lease file cannot be read at the moment."""
         return self._file.problem
@@ -153,6 +160,17 @@ class LeaseWatcher:
             index = self._file.index
             return [*index.leases(self._clock()), *index.all_fixed(), *self._hosts.index.all_fixed()]
 
+    def active_of(self, mac: str) -> list[Lease]:
+        """The active, unexpired leases of a MAC, fresh or not, the newest first."""
+        mac = normal_mac(mac) or mac
+        with self._lock:
+            return [record.lease() for record in reversed(self._active_records(mac))]
+
+    def is_declined(self, mac: str, ip: str) -> bool:
+        """Whether the MAC has declined the address since, or somebody else was found to have it."""
+        with self._lock:
+            return self._file.index.declined.get(normal_mac(mac) or mac) == ip
+
     def best(self, mac: str) -> Lease | None:
         """The lease of a MAC, fresh or not: its fixed address, else the newest of its active ones."""
         mac = normal_mac(mac) or mac
@@ -167,20 +185,20 @@ class LeaseWatcher:
             path, problem = self._file.path, self._file.problem
             if isinstance(problem, FileNotFoundError):
                 return (
-                    f"the lease file {path} does not exist: start dhcpd, or set [leases] source to the file that dhcpd "
-                    f"writes"
+                    f"the lease file {path} does not exist: start {self._file.server}, or set [leases] source to the "
+                    f"file that it writes"
                 )
             if problem is not None:
                 return f"the lease file {path} cannot be read ({problem.strerror}): let the service's user read it"
             if found := self._active_records(mac):
                 return (
-                    f"an active lease {found[-1].ip} from before power-on exists but no fresh one was written: set "
-                    f"'dhcp-cache-threshold 0;' on the private subnet in dhcpd.conf"
+                    f"an active lease {found[-1].ip} from before power-on exists but no fresh one was written: "
+                    f"{self._file.advice}"
                 )
             if declined := self._file.index.declined.get(mac):
                 return (
                     f"the VM got {declined} and declined it: find the other machine that uses this address, or take it "
-                    f"out of the range in dhcpd.conf"
+                    f"out of {self._file.server}'s range"
                 )
             if old := self._file.index.records(mac):
                 state = "expired" if old[-1].state == "active" else old[-1].state
@@ -261,7 +279,9 @@ class LeaseWatcher:
         problems = tuple(str(problem) for problem in (self._file.problem, self._hosts.problem) if problem)
         if problems != self._reported:
             for problem in problems:
-                logger.warning("cannot read what dhcpd writes: %s; it is tried again on every change", problem)
+                logger.warning(
+                    "cannot read what the DHCP server writes: %s; it is tried again on every change", problem
+                )
             self._reported = problems
         torn = self._file.index.torn
         if torn > self._torn:
@@ -298,18 +318,29 @@ class LeaseWatcher:
             self._inotify.rm_watch(watch)
 
 
-def active(path: Path, conf: Path | None = None) -> list[Lease]:
+def tells(path: Path, timeout_s: float = 2.0) -> bool:
+    """Whether the kernel tells what happens to a file: it is opened for that, which changes nothing."""
+    try:
+        with INotify() as inotify:
+            inotify.add_watch(path.parent, flags.OPEN | flags.ONLYDIR)
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return any(event.name == path.name for event in inotify.read(timeout=int(timeout_s * 1000)))
+    except OSError:
+        return False
+
+
+def active(file: Follower, conf: Path | None = None) -> list[Lease]:
     """The leases in a file now, fixed addresses included. OSError if the file cannot be read."""
-    with LeaseWatcher(path, conf) as watcher:
+    with LeaseWatcher(file, conf) as watcher:
         if watcher.problem is not None:
             raise watcher.problem
         return watcher.active()
 
 
-def follow(path: Path, conf: Path | None = None) -> Iterator[Lease]:
+def follow(file: Follower, conf: Path | None = None) -> Iterator[Lease]:
     """Each lease as it becomes active, without end."""
     leases: SimpleQueue[Lease] = SimpleQueue()
-    with LeaseWatcher(path, conf, leases.put):
+    with LeaseWatcher(file, conf, leases.put):
         while True:
             yield leases.get()
 

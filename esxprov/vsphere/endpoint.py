@@ -63,6 +63,10 @@ class Endpoint:
         with self._trying(f"read the network cards of {vm.name}", vm.host_moid):
             return vms.nics(self._session, vm)
 
+    def guest_addresses(self, vm: Vm) -> list[tuple[str, str]]:
+        with self._trying(f"ask VMware Tools in {vm.name} for addresses", vm.host_moid):
+            return vms.guest_addresses(self._session, vm)
+
     def disks(self, vm: Vm) -> list[str]:
         with self._trying(f"read the disks of {vm.name}", vm.host_moid):
             return vms.disks(self._session, vm)

@@ -140,6 +140,19 @@ def nics(session: Session, vm: Vm) -> list[Nic]:
     ]
 
 
+def guest_addresses(session: Session, vm: Vm) -> list[tuple[str, str]]:
+    """What VMware Tools say: (MAC, IPv4 address), in the order of the guest's cards."""
+    with _registered(session, vm):
+        found = properties.read(session, ref_of(session, vm), "guest.net")
+    return [
+        (card.macAddress.lower(), address)
+        for card in found.get("guest.net", ()) or ()
+        if card.macAddress
+        for address in card.ipAddress or ()
+        if "." in address
+    ]
+
+
 def disks(session: Session, vm: Vm) -> list[str]:
     with _registered(session, vm):
         found = [properties.read(session, ref_of(session, vm), "config.hardware.device")]

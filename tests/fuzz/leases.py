@@ -29,27 +29,25 @@ _SMALL_STRETCH = 256
 def test_one_input(data: bytes) -> None:
     """The first bytes say where the rest is cut."""
     cuts, text = data[:4], data[4:]
-    whole = Index()
+    parsers = [parser.Parser() for _ in range(4)]
+    whole, pieces, backwards, strict = (Index(reader=reader) for reader in parsers)
     whole.feed(text)
     expected = _found(whole)
 
-    pieces = Index()
     begin = 0
     for cut in sorted(cut * (len(text) + 1) // 256 for cut in cuts):
         pieces.feed(text[begin:cut])
         begin = cut
     pieces.feed(text[begin:])
     assert _found(pieces) == expected, "a split reads otherwise"
-    assert len(pieces._parser._carry) <= parser.LONGEST_DECLARATION, "too much is carried"
+    assert len(parsers[1]._carry) <= parser.LONGEST_DECLARATION, "too much is carried"
 
-    backwards = Index()
     backwards.feed_whole(len(text), lambda begin, end: text[begin:end])
     assert _found(backwards) == expected, "from the end it reads otherwise"
     assert backwards.position == whole.position, "the position is another"
-    assert backwards._parser._carry == whole._parser._carry, "another rest is carried"
+    assert parsers[2]._carry == parsers[0]._carry, "another rest is carried"
 
     parser._CANONICAL = _NOTHING
-    strict = Index()
     strict.feed(text)
     parser._CANONICAL = _CANONICAL
     assert _found(strict) == expected, "the strict reading is another"

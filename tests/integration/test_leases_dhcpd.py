@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.watcher import LeaseWatcher
 from tests.testbed.lan import LAN
 
@@ -55,7 +56,7 @@ def rack(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def watcher(rack: Rack) -> Iterator[LeaseWatcher]:
-    with LeaseWatcher(rack.lan.leases, tick_s=HOUR_S) as watcher:
+    with LeaseWatcher(LeaseFile(rack.lan.leases), tick_s=HOUR_S) as watcher:
         yield watcher
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.leases.churn import Churn, mac_of
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.index import Index
 from esxprov.leases.watcher import LeaseWatcher
 from tests.testbed.lan import LAN
@@ -186,7 +187,7 @@ def test_what_real_guests_leave_behind_says_to_us_what_it_says_to_dhcpd(dhcpd: D
     macs = [mac_of(number) for number in range(40)]
     with (
         LAN(directory) as lan,
-        LeaseWatcher(lan.leases) as watcher,
+        LeaseWatcher(LeaseFile(lan.leases)) as watcher,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as power,
     ):
 

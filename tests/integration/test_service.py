@@ -99,6 +99,24 @@ def test_a_class_that_loads_at_once_is_placed_without_promising_anything_twice(
     assert leftovers(bed) == []
 
 
+def test_an_address_that_dhcpd_never_writes_is_asked_of_vmware_tools(bed: Bed, slot: Slot) -> None:
+    source = f"dhcpd:{bed.lan.leases}, tools:"
+    service = bed.service(ESXPROV_LEASES_SOURCE=source)
+    bed.lan.stop_dhcpd()
+    try:
+        load = Following(bed, slot.request("load"))
+        load.wait_for_step("wait_for_address")
+        (vm,) = machines(bed, slot)
+        bed.endpoints[vm["endpoint"]].set_guest(slot.name, {vm["macs"][0]: ["10.77.200.9"]})
+        reply = load.reply()
+    finally:
+        bed.lan.restart_dhcpd()
+    assert reply["outcome"] == "ok", reply
+    assert (reply["result"]["private_ip"], reply["result"]["evidence"]) == ("10.77.200.9", "vmware-tools")
+    unload(bed, slot)
+    service.stop()
+
+
 # --- the service dies ------------------------------------------------------------------------------------------------
 
 LOAD_STEPS = (

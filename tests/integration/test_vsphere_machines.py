@@ -147,6 +147,15 @@ def test_a_linked_vm_leaves_the_golden_disk_as_it_was(any_kind: Rig, endpoint: E
     assert (golden.stat().st_mtime_ns, golden.stat().st_size) == before
 
 
+def test_vmware_tools_say_which_addresses_the_guest_has(any_kind: Rig, endpoint: Endpoint) -> None:
+    vm = registered(endpoint, "talking")
+    assert endpoint.guest_addresses(vm) == []
+    mac = endpoint.nics(vm)[0].mac
+    any_kind.server.set_guest("talking", {mac.upper(): ["fe80::250:56ff:fe01:11b", "10.77.1.9"]})
+    assert endpoint.guest_addresses(vm) == [(mac, "10.77.1.9")]
+    removed(endpoint, vm)
+
+
 def test_a_chain_is_copied_to_a_disk_that_stands_alone(endpoint: Endpoint) -> None:
     vm = registered(endpoint, "chained", disk="/vmfs/volumes/nfs1/golden/img/img.vmdk")
     endpoint.snapshot_before_first_power_on(vm)

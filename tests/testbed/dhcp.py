@@ -6,7 +6,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-DISCOVER, OFFER, REQUEST, ACK, NAK, RELEASE = 1, 2, 3, 5, 6, 7
+DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE = range(1, 8)
 _KIND, _REQUESTED_IP, _SERVER, _PARAMETERS, _CLIENT_ID = 53, 50, 54, 55, 61
 _MASK_ROUTER_DNS = b"\x01\x03\x06"
 _COOKIE = b"\x63\x82\x53\x63"

@@ -46,7 +46,7 @@ class Population(Protocol):
     """What the LAN's loop needs of its guests; `now` is monotonic seconds."""
 
     def power(self, news: dict[str, Any], now: float) -> None:
-        """A VM went on or off."""
+        """A VM went on or off, or (event "decline") found its address in use."""
 
     def hear(self, frame: bytes, now: float) -> None:
         """A frame came."""
@@ -84,7 +84,11 @@ class Guests:
         mac = private_mac(news, self._habits.private)
         if mac is None:
             return
-        self._leave(self._guests.pop(mac, None))
+        guest = self._guests.pop(mac, None)
+        if news["event"] == "decline" and guest is not None:
+            self._decline(guest)
+            return
+        self._leave(guest)
         if news["event"] == "on":
             guest = _Guest(news["vm"], mac, now + self._habits.boot_s, random.getrandbits(32))
             self._guests[mac] = guest
@@ -121,6 +125,11 @@ class Guests:
             self._send(dhcp.message(dhcp.DISCOVER, guest.octets, guest.xid))
         guest.due = now + guest.retry_s
         guest.retry_s = min(2 * guest.retry_s, _LAST_RETRY_S)
+
+    def _decline(self, guest: _Guest) -> None:
+        ip, server = guest.ip, guest.server
+        self._send(dhcp.message(dhcp.DECLINE, guest.octets, guest.xid, requested_ip=ip, server=server))
+        self._journal.write("declined", guest.vm, guest.mac, ip)
 
     def _leave(self, guest: _Guest | None) -> None:
         if guest is None:

@@ -1,8 +1,8 @@
-"""The private network of the test bed: a real dhcpd and its guests, in namespaces that nobody else sees.
+"""The private network of the test bed: a real DHCP server and its guests, in namespaces that nobody else sees.
 
-`LAN` runs this module in a network, mount and pid namespace (and, if we are not root, in a user namespace): dhcpd on
-one end of a veth pair, the guests on the other end. Its files are seen from outside. The pid namespace makes sure that
-nothing in there outlives its first process.
+`LAN` runs this module in a network, mount and pid namespace (and, if we are not root, in a user namespace): dhcpd, Kea
+or dnsmasq on one end of a veth pair, the guests on the other end. Its files are seen from outside. The pid namespace
+makes sure that nothing in there outlives its first process.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import argparse
 import json
 import os
 import select
-import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer
 from tests.testbed.guests import Guests, Habits, Journal, Population, ReplayedGuests
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -28,44 +30,33 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 30.0
 _ORDER_TIMEOUT_S = 20.0
 _GATEWAY = "10.77.0.1"
-# One range of 4096: dhcpd searches its free leases one by one. A threshold of 0: every lease is written, also one that
-# is asked for again early.
-_CONF = """\
-authoritative;
-ddns-update-style none;
-default-lease-time 7200;
-max-lease-time 7200;
-ping-check false;
-dhcp-cache-threshold 0;
-{extra}
-subnet 10.77.0.0 netmask 255.255.0.0 {{
-  range 10.77.1.0 10.77.16.255;
-}}
-"""
 
 
 class LAN(Server):
-    """`leases` and `conf` are dhcpd's files. Power changes are told to `power_socket`, a Unix datagram socket:
+    """`leases` and `conf` are the server's files. Power changes are told to `power_socket`, a Unix datagram socket:
     `{"event": "on" | "off", "vm": name, "macs": [...], "networks": [...]}`. What guests did is in `guests_log`.
 
-    `mode` is "dhcpd"; or "replay" where no namespaces can be made (`reason` says why): then the guests write the
-    records of dhcpd themselves.
+    `mode` is the name of the server, "dhcpd", "kea" or "dnsmasq"; or "replay" where no namespaces can be made (`reason`
+    says why): then the guests write the records of dhcpd themselves.
     """
 
     name = "lan"
 
-    def __init__(self, directory: Path, *, extra: str = "", boot_ms: int = 0, release: bool = True) -> None:
-        """`extra` are more lines for dhcpd.conf; for the rest see `guests.Habits`."""
+    def __init__(
+        self, directory: Path, *, server: str = "dhcpd", extra: str = "", boot_ms: int = 0, release: bool = True
+    ) -> None:
+        """`extra` is more for the server's configuration; for the rest see `guests.Habits`."""
         super().__init__(directory)
-        self.leases = directory / "dhcpd.leases"
-        self.conf = directory / "dhcpd.conf"
+        self._server = SERVERS[server](directory)
+        self._extra = extra
+        self.leases = directory / self._server.leases
+        self.conf = directory / self._server.conf
         self.guests_log = directory / "guests.log"
         self.power_socket = self.scratch.path / "power"
         self.reason = _why_no_namespaces()
-        self.mode = "replay" if self.reason else "dhcpd"
+        self.mode = "replay" if self.reason else server
         self._habits = ["--boot-ms", str(boot_ms)] + ([] if release else ["--vanish"])
         self.leases.touch()
-        self.conf.write_text(_CONF.format(extra=extra))
 
     def stop(self) -> None:
         """The same as kill: dhcpd has written what it has said."""
@@ -80,38 +71,45 @@ class LAN(Server):
         self._order("restart dhcpd")
 
     def _prepare(self) -> None:
-        # Debian's AppArmor profile is for /usr/sbin/dhcpd, and lets that one write to the system's files only.
-        shutil.copy(shutil.which("dhcpd", path=f"{os.environ['PATH']}:/usr/sbin") or "dhcpd", self.directory / "dhcpd")
+        self._server.prepare(self._extra)
 
     def _spawn(self) -> Child:
         self.power_socket.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.testbed.lan", self.mode, *self._habits]
         command += [str(self.directory), str(self.power_socket)]
         environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-        namespaces = _namespaces() if self.mode == "dhcpd" else []
-        return Child([*namespaces, *command], self.log, ready="the LAN is up", environment=environment)
+        beginning = [] if self.mode == "replay" else namespaces()
+        return Child([*beginning, *command], self.log, ready="the LAN is up", environment=environment)
 
     def _wait(self) -> None:
         self.child.wait_until_ready(_START_TIMEOUT_S)
 
-    def _order(self, order: str) -> None:
-        """Have something done inside, and wait until it is."""
+    def connect(self, port: int) -> socket.socket:
+        """A connection to a TCP port of dhcpd's machine, made inside: a socket keeps the network it was made in.
+        TestbedError if it is refused.
+        """
+        (descriptor,) = self._order("connect", port=port)
+        return socket.socket(fileno=descriptor)
+
+    def _order(self, order: str, **details: int) -> list[int]:
+        """Have something done inside, and wait until it is; descriptors of the sockets that were made for it."""
         back = self.scratch.path / "order"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
             asking.bind(str(back))
             asking.settimeout(_ORDER_TIMEOUT_S)
             try:
-                asking.sendto(json.dumps({"event": order}).encode(), str(self.power_socket))
-                answer = asking.recv(4096).decode()
+                asking.sendto(json.dumps({"event": order, **details}).encode(), str(self.power_socket))
+                answer, descriptors, _, _ = socket.recv_fds(asking, 4096, 1)
             except OSError as error:
                 raise TestbedError(f"The LAN did not answer to {order!r} ({error}), see {self.log}.") from error
             finally:
                 back.unlink()
         if answer:
-            raise TestbedError(answer)
+            raise TestbedError(answer.decode())
+        return descriptors
 
 
-def _namespaces() -> list[str]:
+def namespaces() -> list[str]:
     """A command's beginning that makes the command the first process of its own namespaces."""
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--"]
     if os.geteuid() == 0:
@@ -122,7 +120,7 @@ def _namespaces() -> list[str]:
 
 def _why_no_namespaces() -> str:
     """Empty if they can be made."""
-    probe = [*_namespaces(), "ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"]
+    probe = [*namespaces(), "ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"]
     tried = subprocess.run(probe, capture_output=True, text=True, check=False)
     return "" if tried.returncode == 0 else (tried.stderr.strip() or f"exit status {tried.returncode}")
 
@@ -130,14 +128,15 @@ def _why_no_namespaces() -> str:
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
-class _Dhcpd:
-    """dhcpd on the server's end of the wire."""
+_Order = Callable[[dict[str, Any]], socket.socket | None]
+"""Done on what was told with it; the socket it has made, if that is what was asked for."""
 
-    def __init__(self, directory: Path) -> None:
-        files = {"cf": "dhcpd.conf", "lf": "dhcpd.leases", "pf": "dhcpd.pid"}
-        options = [word for flag, name in files.items() for word in (f"-{flag}", str(directory / name))]
-        self._command = [str(directory / "dhcpd"), "-4", "-f", "-d", *options, "server0"]
-        self._log = directory / "dhcpd.log"
+
+class _Running:
+    """A DHCP server on its end of the wire."""
+
+    def __init__(self, server: DhcpServer) -> None:
+        self._server = server
         self._child = self._start()
 
     def stop(self) -> None:
@@ -148,15 +147,17 @@ class _Dhcpd:
         self._child = self._start()
 
     def _start(self) -> Child:
-        child = Child(self._command, self._log, ready="Server starting service")
+        server = self._server
+        log = server.directory / f"{server.programs[0]}.log"
+        child = Child(server.command(), log, ready=server.ready, environment={**os.environ, **server.environment()})
         child.wait_until_ready(_START_TIMEOUT_S)
         return child
 
 
 def _lay_wire() -> None:
-    run(["ip", "link", "add", "server0", "type", "veth", "peer", "name", "guests0"])
-    run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", "server0"])
-    for end in ("server0", "guests0"):
+    run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "guests0"])
+    run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", INTERFACE])
+    for end in ("lo", INTERFACE, "guests0"):
         run(["ip", "link", "set", end, "up"])
 
 
@@ -168,9 +169,7 @@ def _plug_in() -> socket.socket:
     return wire
 
 
-def _serve(
-    power: socket.socket, wire: socket.socket | None, guests: Population, orders: dict[str, Callable[[], None]]
-) -> None:
+def _serve(power: socket.socket, wire: socket.socket | None, guests: Population, orders: dict[str, _Order]) -> None:
     """For ever: guests hear of power changes, of frames and of time passing."""
     sources = [power, *([wire] if wire else [])]
     while True:
@@ -183,24 +182,32 @@ def _serve(
             datagram, sender = power.recvfrom(65536)
             news = json.loads(datagram)
             if news["event"] in orders:
-                power.sendto(_obey(orders[news["event"]]).encode(), sender)
+                _obey(orders[news["event"]], news, power, sender)
             else:
                 guests.power(news, time.monotonic())
 
 
-def _obey(order: Callable[[], None]) -> str:
-    """What went wrong, or nothing."""
+def _obey(order: _Order, news: dict[str, Any], power: socket.socket, sender: str) -> None:
+    """Tell the sender what went wrong, or nothing; with the socket it has asked for."""
     try:
-        order()
-    except TestbedError as error:
-        return str(error)
-    return ""
+        made = order(news)
+    except (TestbedError, OSError) as error:
+        power.sendto((str(error) or repr(error)).encode(), sender)
+        return
+    handed = [] if made is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", made.fileno()))]
+    power.sendmsg([b""], handed, 0, sender)
+    if made is not None:
+        made.close()
+
+
+def _connect(news: dict[str, Any]) -> socket.socket:
+    return socket.create_connection((_GATEWAY, news["port"]), _ORDER_TIMEOUT_S / 2)
 
 
 def main() -> None:
     """The process that LAN starts."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("mode", choices=("dhcpd", "replay"))
+    parser.add_argument("mode", choices=(*SERVERS, "replay"))
     parser.add_argument("--boot-ms", type=int, default=0)
     parser.add_argument("--vanish", action="store_true")
     parser.add_argument("directory", type=Path)
@@ -212,16 +219,20 @@ def main() -> None:
 
     power = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     power.bind(chosen.power_socket)
-    if chosen.mode == "dhcpd":
-        _lay_wire()
-        dhcpd, wire = _Dhcpd(directory), _plug_in()
-        print("the LAN is up", flush=True)
-        orders = {"stop dhcpd": dhcpd.stop, "restart dhcpd": dhcpd.restart}
-        _serve(power, wire, Guests(wire.send, habits, journal), orders)
-    else:
+    if chosen.mode == "replay":
         replayed = ReplayedGuests(directory / "dhcpd.leases", habits, journal)
         print("the LAN is up", flush=True)
-        _serve(power, None, replayed, {"restart dhcpd": replayed.rewrite})
+        _serve(power, None, replayed, {"restart dhcpd": lambda _: replayed.rewrite()})
+    else:
+        _lay_wire()
+        running, wire = _Running(SERVERS[chosen.mode](directory)), _plug_in()
+        print("the LAN is up", flush=True)
+        orders: dict[str, _Order] = {
+            "stop dhcpd": lambda _: running.stop(),
+            "restart dhcpd": lambda _: running.restart(),
+            "connect": _connect,
+        }
+        _serve(power, wire, Guests(wire.send, habits, journal), orders)
 
 
 if __name__ == "__main__":

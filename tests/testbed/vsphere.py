@@ -18,7 +18,7 @@ import signal
 import ssl
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
@@ -244,6 +244,10 @@ class VSphere:
         order |= {"maintenance": maintenance} if maintenance is not None else {}
         order |= {"memory_mb": memory_mb} if memory_mb is not None else {}
         self._control("POST", "hosts", order)
+
+    def set_guest(self, vm: str, addresses: Mapping[str, Sequence[str]]) -> None:
+        """What VMware Tools in a guest say: the addresses of its network cards, by MAC."""
+        self._control("POST", "guests", {"vm": vm, "addresses": addresses})
 
     def expire_sessions(self) -> None:
         """End all sessions: their next call gets NotAuthenticated."""

@@ -208,7 +208,7 @@ def test_what_a_program_would_read_has_json() -> None:
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
             "dead show", "hosts", "place", "capacity", "placement simulate", "claims list", "claims reconcile",
-            "placement replay-decision", "leases show", "leases watch",
+            "placement replay-decision", "leases show", "leases watch", "leases check",
         )
     }  # fmt: skip
 
@@ -307,6 +307,32 @@ def test_leases_for_programs(leases: Path) -> None:
 def test_a_lease_is_found_by_its_mac_however_it_is_written(leases: Path, mac: str) -> None:
     (found,) = json.loads(esxprov("leases", "show", "--file", leases, "--mac", mac, "--json").stdout)
     assert found["ip"] == "10.77.1.3"
+
+
+@pytest.mark.parametrize(
+    ("server", "written"),
+    [
+        ("kea", "address,hwaddr,valid_lifetime,expire,hostname\n10.77.1.5,00:50:56:01:00:05,4294967295,0,vm5\n"),
+        ("dnsmasq", "0 00:50:56:01:00:05 10.77.1.5 vm5 *\n"),
+    ],
+)
+def test_leases_of_another_server_are_read_with_its_format(tmp_path: Path, server: str, written: str) -> None:
+    file = tmp_path / "leases"
+    file.write_text(written)
+    (found,) = json.loads(esxprov("leases", "show", "--file", file, "--format", server, "--json").stdout)
+    assert (found["ip"], found["mac"], found["ends"], found["hostname"]) == (
+        "10.77.1.5",
+        "00:50:56:01:00:05",
+        None,
+        "vm5",
+    )
+
+
+@pytest.mark.parametrize("command", ["show", "watch"])
+def test_a_format_without_a_file_is_a_usage_error(conf: Path, command: str) -> None:
+    result = with_conf(conf, "leases", command, "--format", "kea")
+    assert result.exit_code == 2
+    assert "--format says what --file names" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["show", "watch"])

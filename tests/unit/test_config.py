@@ -106,7 +106,10 @@ def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
         ("disk = linked", "image_hosts = gpu-*", r"has the rule 'gpu-\*', expected a pattern and names of"),
         ("disk = linked", "image_hosts = a b: blade1", "expected a pattern and names of hosts"),
         ("profile = blades", "", r"\[pool main\] profile is missing"),
-        ("source = dhcpd:", "source = file:", "expected dhcpd:/path"),
+        ("source = dhcpd:", "source = file:", "expected dhcpd:/path.* kea:/path.* or dnsmasq:/path"),
+        ("source = dhcpd:", "omapi = localhost\nsource = dhcpd:", "omapi is 'localhost', expected a host and a port"),
+        ("source = dhcpd:", "omapi = 127.0.0.1:7911\nsource = kea:", "kea does not speak OMAPI"),
+        ("source = dhcpd:", "source = tools:, x:", "expected dhcpd:/path"),
         ("user = svc", "user = svc\nthumbprint = 00:11", "64 hexadecimal digits"),
         ("disk = linked", "disk = linked\n[pool other]\nendpoints = esx1\nprofile = blades", "belongs to one pool"),
         ("[service]", "nonsense", "is not an INI file"),
@@ -117,6 +120,12 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(conf: Path, old: str, new
         load(edit(conf, old, new))
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["dhcpd", "kea", "dnsmasq"])
+def test_leases_come_from_the_server_that_the_source_names(conf: Path, kind: str) -> None:
+    leases = load(edit(conf, "source = dhcpd:", f"source = {kind}:")).leases
+    assert (leases.kind, leases.path) == (kind, Path("/var/lib/dhcp/dhcpd.leases"))
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
@@ -198,3 +207,10 @@ def test_without_wishes_vms_of_a_request_go_anywhere(conf: Path) -> None:
     pool = load(conf).pools["main"]
     assert (pool.policy, pool.n_plus_one, pool.cluster_max_per_host) == ("pack", False, None)
     assert (pool.cluster_affinity, pool.image_hosts) == (ClusterAffinity.NONE, ())
+
+
+def test_guests_are_asked_beside_a_lease_file_and_dhcpd_by_omapi(conf: Path) -> None:
+    leases = load(conf, "leases.source=dhcpd:/var/lib/dhcp/dhcpd.leases, tools:", "leases.omapi=127.0.0.1:7911").leases
+    assert (leases.kind, str(leases.path), leases.guests) == ("dhcpd", "/var/lib/dhcp/dhcpd.leases", True)
+    assert leases.omapi == ("127.0.0.1", 7911)
+    assert not load(conf).leases.guests

@@ -39,7 +39,7 @@ from esxprov.model import (
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.placer import Placers
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
-from esxprov.ports import Look, Mark, Progress, Tools
+from esxprov.ports import GuestAddresses, Look, Mark, Progress, Tools
 from esxprov.request import read
 
 EXAMPLES = Path(envelope.__file__).parent / "examples"
@@ -86,6 +86,10 @@ class World:
     nics: dict[str, list[Nic]] = field(default_factory=dict)
     vm_disks: dict[str, list[str]] = field(default_factory=dict)
     leases: list[tuple[float, Lease]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    """MACs whose old leases were ended."""
+    guest_addresses: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """What VMware Tools say, by VM."""
     down: set[str] = field(default_factory=set)
     refuses: dict[str, ProvisioningError] = field(default_factory=dict)
     silent_guests: bool = False
@@ -174,6 +178,11 @@ class FakeHypervisor:
     def nics(self, vm: Vm) -> list[Nic]:
         self._answer()
         return self.world.nics[vm.moid]
+
+    @port
+    def guest_addresses(self, vm: Vm) -> list[tuple[str, str]]:
+        self._answer()
+        return self.world.guest_addresses.get(vm.moid, [])
 
     @port
     def disks(self, vm: Vm) -> list[str]:
@@ -356,11 +365,25 @@ class FakeLeases:
         return Mark(-1, at)
 
     @port
-    def wait(self, mac: str, mark: Mark, timeout_s: float, cancelled: Callable[[], bool]) -> Lease:
+    def end_old(self, mac: str) -> None:
+        self.world.ended.append(mac)
+
+    @port
+    def wait(
+        self,
+        mac: str,
+        mark: Mark,
+        timeout_s: float,
+        cancelled: Callable[[], bool],
+        guest: GuestAddresses | None = None,
+    ) -> Lease:
         for number, (at, lease) in enumerate(self.world.leases):
             fresh = number >= mark.sequence if mark.sequence >= 0 else at >= mark.at - 2
             if lease.mac == mac and fresh:
                 return lease
+        for card, ip in guest() if guest else ():
+            if card == mac:
+                return Lease(ip, mac, "active", None, None, evidence="vmware-tools")
         self.world.now += timedelta(seconds=timeout_s)
         raise ProvisioningError("ip_not_seen", f"no lease of {mac}")
 

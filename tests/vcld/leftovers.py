@@ -19,6 +19,7 @@ from esxprov import annotation, config, service
 from esxprov.config import Config
 from esxprov.database import Cursor, Database, rows
 from esxprov.handlers.survey import Survey, survey
+from esxprov.leases.followers import follower_for
 from esxprov.leases.watcher import active
 from esxprov.model import Claim, ClaimState, Pool, PowerState, Vm
 from tests.testbed.bed import DATASTORE, IMAGES
@@ -107,7 +108,8 @@ def of_pool(conf: Config, pool: Pool, store: Path, database: Database) -> Iterat
     with service.tools(conf) as tools:
         world = survey(tools, pool)
         claims = list(tools.claims.of_pool(pool.name))
-    addresses = {lease.mac: lease.ip for lease in active(conf.leases.path, conf.leases.conf)}
+    leases = active(follower_for(conf.leases.kind, conf.leases.path), conf.leases.conf)
+    addresses = {lease.mac: lease.ip for lease in leases}
     seen = Seen(world, claims, addresses)
     computers = [Believed(**row) for row in asked(database, _COMPUTERS)]
     loaded = {computer.name for computer in computers if computer.image != "noimage"}

@@ -18,6 +18,12 @@ type hostOrder struct {
 	MemoryMB    int64  `json:"memory_mb"`
 }
 
+// guestOrder is what VMware Tools in a guest say of its network cards: addresses by MAC.
+type guestOrder struct {
+	VM        string              `json:"vm"`
+	Addresses map[string][]string `json:"addresses"`
+}
+
 type hostReport struct {
 	Name        string `json:"name"`
 	State       string `json:"state"`
@@ -45,6 +51,12 @@ func (s *server) control() http.Handler {
 		var order hostOrder
 		if decoded(w, r, &order) {
 			s.orderHost(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/guests", func(w http.ResponseWriter, r *http.Request) {
+		var order guestOrder
+		if decoded(w, r, &order) {
+			s.orderGuest(w, order)
 		}
 	})
 	mux.HandleFunc("/ctl/sessions", func(w http.ResponseWriter, r *http.Request) {
@@ -120,6 +132,25 @@ func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 		return
 	}
 	http.Error(w, "no host "+order.Name, http.StatusNotFound)
+}
+
+func (s *server) orderGuest(w http.ResponseWriter, order guestOrder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, entity := range simulator.Map.All("VirtualMachine") {
+		vm := entity.(*simulator.VirtualMachine)
+		if vm.Name != order.VM {
+			continue
+		}
+		var cards []types.GuestNicInfo
+		for mac, addresses := range order.Addresses {
+			cards = append(cards, types.GuestNicInfo{MacAddress: mac, IpAddress: addresses, Connected: true})
+		}
+		update(vm, change{Name: "guest.net", Val: cards})
+		answer(w, "changed")
+		return
+	}
+	http.Error(w, "no VM "+order.VM, http.StatusNotFound)
 }
 
 // sessions are the keys of all live sessions.

@@ -363,6 +363,29 @@ def test_a_load_that_never_had_its_turn_leaves_the_earlier_vm_alone() -> None:
     assert len(site.world.vms) == len(site.claims.held) == 1
 
 
+def test_an_address_that_only_vmware_tools_know_is_taken_from_them() -> None:
+    site = Site()
+    site.world.silent_guests = True
+    mac = site.event("load").data["computer"]["private_mac"]
+
+    def boot(method: str) -> None:
+        site.world.guest_addresses = {vm.moid: [(mac, "10.77.9.9")] for vm in site.world.vms}
+
+    site.world.on_call = boot
+    assert site.run(site.event("load"))["private_ip"] == "10.77.9.9"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_old_leases_are_ended_while_the_vm_is_off_and_never_after(number: int, when: str) -> None:
+    site = Site()
+    site.world.die_at = (number, when)
+    site.run_until_done(site.event("load"))
+    done = [line.partition("(")[0] for line in site.world.log]
+    assert "end_old" in done
+    assert "end_old" not in done[done.index("power_on") :]
+
+
 def test_a_lease_from_before_this_power_on_is_not_taken_for_the_new_one() -> None:
     site = Site()
     first = site.run(site.event("load"))["private_ip"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.follower import Follower, LeaseFile, StaticHosts
 from esxprov.leases.index import Index
 from esxprov.leases.parser import Host, Record
 from tests.unit.leases.written import NOW, A, B, C, fixed_host, record
@@ -44,11 +44,11 @@ def following(path: Path, data: bytes) -> LeaseFile:
     return file
 
 
-def news(file: LeaseFile) -> list[str | None]:
+def news(file: Follower) -> list[str | None]:
     return [item.mac for item in file.poll()]
 
 
-def leases(file: LeaseFile) -> dict[str, str]:
+def leases(file: Follower) -> dict[str, str]:
     return {lease.ip: lease.mac for lease in file.index.leases(NOW)}
 
 

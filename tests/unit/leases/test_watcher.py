@@ -12,6 +12,7 @@ import pytest
 from inotify_simple import Event, INotify, flags
 
 from esxprov.errors import ProvisioningError
+from esxprov.leases.follower import LeaseFile
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher, active, follow
 from esxprov.model import Lease
@@ -36,7 +37,7 @@ class Bench:
         self.watcher = self.another()
 
     def another(self, tick_s: float = HOUR_S) -> LeaseWatcher:
-        return LeaseWatcher(self.path, self.conf, self.announced.put, tick_s=tick_s, clock=lambda: self.now)
+        return LeaseWatcher(LeaseFile(self.path), self.conf, self.announced.put, tick_s=tick_s, clock=lambda: self.now)
 
     def append(self, data: bytes) -> None:
         append(self.path, data)
@@ -284,7 +285,7 @@ def test_a_listener_that_fails_does_not_end_the_reading(bench: Bench, caplog: py
     def fail(lease: Lease) -> None:
         raise LookupError(lease.ip)
 
-    with LeaseWatcher(bench.path, None, fail, tick_s=HOUR_S, clock=lambda: bench.now) as watcher:
+    with LeaseWatcher(LeaseFile(bench.path), None, fail, tick_s=HOUR_S, clock=lambda: bench.now) as watcher:
         mark = watcher.mark()
         for n, mac in ((10, B), (11, C)):
             bench.append(record(f"10.77.1.{n}", mac))
@@ -363,12 +364,12 @@ def test_active_and_best_know_leases_and_fixed_addresses(bench: Bench) -> None:
 
 def test_the_active_leases_of_a_file_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        active(tmp_path / "dhcpd.leases")
+        active(LeaseFile(tmp_path / "dhcpd.leases"))
 
 
 def test_leases_are_followed_as_they_come(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esxprov.leases.watcher.SimpleQueue", lambda: bench.announced)
-    following = iter(follow(bench.path))
+    following = iter(follow(LeaseFile(bench.path)))
     writing = threading.Timer(NOT_LONG_S, bench.append, [record("10.77.1.10", B, ends=None)])
     writing.start()
     assert next(following).ip == "10.77.1.10"
