@@ -66,6 +66,7 @@ class LeaseWatcher:
         self._names = {path.name for path in paths}
         self._directories = {path.parent for path in paths}
         self._watched: dict[Path, int] = {}
+        self._is_missing = False  # a directory, for which an ancestor is watched
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._inotify: INotify | None = None
@@ -249,8 +250,7 @@ class LeaseWatcher:
         while not self._stopping.is_set():
             ready = poller.poll(self._tick_s * 1000)
             events = self._inotify.read(timeout=0)
-            is_waiting = self._watched.keys() != self._directories
-            lost = not ready or is_waiting or any(event.mask & _WATCH_LOST for event in events)
+            lost = not ready or self._is_missing or any(event.mask & _WATCH_LOST for event in events)
             if lost:
                 self._watch_directories()
             if lost or any(event.name in self._names for event in events):
@@ -304,6 +304,7 @@ class LeaseWatcher:
             for stale in set(before.values()) - set(watched.values()):
                 self._remove_watch(stale)
         self._watched = watched
+        self._is_missing = watched.keys() != self._directories
 
     def _add_watch(self, directory: Path) -> int | None:
         assert self._inotify is not None
