@@ -124,6 +124,7 @@ class DnsmasqFile:
                 # Old leases that half a file lacks would be news at the next reading.
                 status = self._wait_until_quiet(status)
             data = self._read()
+            is_untouched = _is_same(status, self.path.stat())
         except OSError as error:
             self.problem = error
             self._complete = None
@@ -133,7 +134,8 @@ class DnsmasqFile:
             return []
         self._was_read = True
         changed = self.index.feed(data)
-        is_complete = _is_quiet(status) and data[-1:] in (b"", b"\n")
+        # Of a file that was truncated after we looked at its status, that status says nothing.
+        is_complete = is_untouched and _is_quiet(status) and data[-1:] in (b"", b"\n")
         self._complete = status if is_complete else None
         return changed + [item for item in self._table.vanished() if self.index.add(item)] if is_complete else changed
 

@@ -239,6 +239,23 @@ def test_two_readings_must_agree(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert news(file) == [B]
 
 
+def test_a_file_that_is_truncated_after_its_status_was_read_has_lost_no_lease(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = following(path, ONE)
+    write(path, TWO + ONE)
+    os.utime(path, (0, 0))
+    read = Path.read_bytes
+
+    def truncated_first(self: Path) -> bytes:
+        os.truncate(path, 0)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", truncated_first)
+    assert news(file) == []
+    assert A in leases(file).values()
+
+
 def test_a_file_that_never_holds_still_is_left_for_the_next_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = following(path, ONE)
     write(path, TWO + ONE)
