@@ -119,7 +119,9 @@ def dhcpd(tmp_path: Path) -> Dhcpd:
 
 
 ONE = lease("10.77.1.1", A)
-OLD = f"lease 10.77.1.9 {{\n\tstarts {at(NOW - 60)};\n\tends {at(NOW + HOUR_S)};\n\thardware ethernet {A};\n}}\n".encode()
+OLD = (
+    f"lease 10.77.1.9 {{\n\tstarts {at(NOW - 60)};\n\tends {at(NOW + HOUR_S)};\n\thardware ethernet {A};\n}}\n"
+).encode()
 VCLS_HOST = NESTED_HOST.replace(b"hardware ethernet 00:00:00:00:00:01;", b'supersede server.filename = "pxelinux.0";')
 CLTT = f"  cltt {at(NOW - 60)};\n".encode()
 PEERS = b"".join(b"  %s %s;\n" % (stamp, at(NOW - 60).encode()) for stamp in (b"tstp", b"tsfp", b"atsfp"))
