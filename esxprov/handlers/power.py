@@ -61,7 +61,8 @@ def _boot(job: Job, tools: Tools, found: vm.Found, *, reset: bool) -> dict[str, 
     try:
         with job.step("wait_for_address", f"waiting for a lease of {nics[0].mac}"):
             wait_s = min(BOOT_S, job.remaining_s() - ADDRESS_SPARE_S)
-            guest = partial(found.hypervisor.guest_addresses, found.vm)
+            # Of a VM that was on, VMware Tools may still report what was so before its reset.
+            guest = None if reset else partial(found.hypervisor.guest_addresses, found.vm)
             lease = tools.leases.wait(nics[0].mac, mark, wait_s, job.interrupted, guest)
     except ProvisioningError as error:
         # Whoever interrupted the wait has the better reason: the end of the service is no cancel.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from esxprov.config import LeasesConfig
 from esxprov.leases import probe
@@ -33,6 +35,6 @@ def omapi_of(config: LeasesConfig) -> Omapi | None:
 def fresh_leases(config: LeasesConfig, watcher: LeaseWatcher) -> FreshLeases:
     """What handlers wait with. Raises ConfigurationError."""
     omapi = omapi_of(config)
-    witnesses: list[Witness] = [DhcpdItself(omapi, time.time)] if omapi else []
-    witnesses.append(Neighbour(probe.answers))
+    witnesses: list[Callable[[], Witness]] = [partial(DhcpdItself, omapi, time.time)] if omapi else []
+    witnesses.append(partial(Neighbour, probe.answers))
     return FreshLeases(watcher, witnesses, omapi=omapi, guests=config.guests)

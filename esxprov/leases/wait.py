@@ -22,7 +22,8 @@ ASK_S = 3.0
 
 
 class FreshLeases:
-    """Fresh leases from dhcpd's file and, if that says nothing, from the `witnesses`, in their order.
+    """Fresh leases from dhcpd's file and, if that says nothing, from the `witnesses`, in their order. Each
+    wait has its own: they remember what to tell of it.
 
     With `omapi` a lease from before is ended before power-on, so that the next one is written whatever
     dhcp-cache-threshold says. `guests`: VMware Tools are asked, too.
@@ -31,7 +32,7 @@ class FreshLeases:
     def __init__(
         self,
         watcher: LeaseWatcher,
-        witnesses: Sequence[Witness] = (),
+        witnesses: Sequence[Callable[[], Witness]] = (),
         *,
         omapi: Omapi | None = None,
         guests: bool = False,
@@ -72,7 +73,9 @@ class FreshLeases:
         guest: GuestAddresses | None = None,
     ) -> Lease:
         """The fresh lease of a MAC. ProvisioningError `ip_not_seen` at the timeout, `cancelled` if `cancelled()`."""
-        witnesses = [*self._witnesses, *([Guest(guest)] if guest and self._guests else [])]
+        witnesses = [make() for make in self._witnesses]
+        if guest is not None and self._guests:
+            witnesses.append(Guest(guest))
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = deadline - time.monotonic()

@@ -19,7 +19,7 @@ from esxprov.ports import GuestAddresses
 
 
 class Witness(Protocol):
-    """Asked again and again while a lease is waited for."""
+    """Asked again and again while one lease is waited for, by one thread."""
 
     def lease(self, mac: str, candidates: Sequence[Lease], since: float) -> Lease | None:
         """The address that the MAC has got since then (epoch seconds); None if the witness cannot tell, or not yet.
@@ -80,7 +80,7 @@ class Neighbour:
 
 @dataclass(slots=True)
 class Guest:
-    """What VMware Tools in the guest say. For one wait."""
+    """What VMware Tools in the guest say."""
 
     addresses: GuestAddresses
     _problem: str = "VMware Tools report no address"

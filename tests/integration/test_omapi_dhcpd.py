@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_a_vm_whose_lease_is_not_written_is_found_by_asking_dhcpd(
     ip = boot(rack, watcher, 1)
     before = omapi.lease(ip)
     assert before is not None
-    source = FreshLeases(watcher, [DhcpdItself(omapi, time.time)], ask_s=0.05)
+    source = FreshLeases(watcher, [partial(DhcpdItself, omapi, time.time)], ask_s=0.05)
     with ThreadPoolExecutor(1) as thread:
         # A mark of later than the first boot, by more than dhcpd's clock may differ.
         waiting = thread.submit(source.wait, mac_of(1), source.mark_of(before.cltt + 3), BOOT_S, lambda: False)

@@ -264,6 +264,16 @@ def test_power_reset_tells_the_new_address() -> None:
     assert site.run(site.event("power_reset"))["private_ip"] == "10.77.1.2"
 
 
+def test_after_a_reset_vmware_tools_are_not_believed_as_they_may_tell_of_before() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.world.silent_guests = True
+    site.world.guest_addresses = {vm.moid: [(site.world.nics[vm.moid][0].mac, "10.77.9.9")]}
+    assert site.run(site.event("power_reset")) == {"state": "on"}
+    site.run(site.event("power_off"))
+    assert site.run(site.event("power_on"))["private_ip"] == "10.77.9.9"
+
+
 def test_power_on_of_a_guest_that_says_nothing_to_dhcpd_is_a_success_all_the_same() -> None:
     site = loaded()
     site.run(site.event("power_off"))

@@ -109,7 +109,8 @@ def watcher(tmp_path: Path) -> Iterator[LeaseWatcher]:
 
 
 def leases(watcher: LeaseWatcher, *witnesses: Witness, **options: object) -> FreshLeases:
-    return FreshLeases(watcher, witnesses, ask_s=0.01, **options)  # type: ignore[arg-type]
+    makers = [lambda one=one: one for one in witnesses]
+    return FreshLeases(watcher, makers, ask_s=0.01, **options)  # type: ignore[arg-type]
 
 
 def never() -> bool:
@@ -203,3 +204,13 @@ def test_what_a_mac_has_is_ended_before_its_vm_is_switched_on(watcher: LeaseWatc
 def test_an_old_lease_that_cannot_be_ended_holds_nobody_up(watcher: LeaseWatcher) -> None:
     leases(watcher, omapi=Dhcpd(broken=True)).end_old(MAC)
     leases(watcher).end_old(MAC)
+
+
+def test_what_went_wrong_in_one_wait_is_not_told_of_the_next(watcher: LeaseWatcher) -> None:
+    dhcpd = Dhcpd(broken=True)
+    source = FreshLeases(watcher, [lambda: itself(dhcpd)], ask_s=0.01)
+    with pytest.raises(ProvisioningError, match="refuses the connection"):
+        source.wait(MAC, source.mark(), 0.05, never)
+    dhcpd.broken = False
+    with pytest.raises(ProvisioningError, match="dhcpd has not heard the VM since"):
+        source.wait(MAC, source.mark(), 0.05, never)
