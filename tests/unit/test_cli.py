@@ -256,6 +256,7 @@ def test_the_sample_configuration_has_only_settings_that_exist(tmp_path: Path, c
 def test_the_unit_file_runs_this_very_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/esxprov/bin/esxprov", "unit-file"])
     assert "ExecStart=/opt/esxprov/bin/esxprov serve" in esxprov("unit-file").stdout
+    assert "ExecStart=/opt/esxprov/bin/esxprov leases publish" in esxprov("unit-file", "--leases").stdout
 
 
 def test_the_shim_is_where_shim_path_says() -> None:
