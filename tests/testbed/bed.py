@@ -66,13 +66,15 @@ class Plan:
     """What a bed is made of.
 
     `vcenter` puts the hosts into one vCenter, in the cluster `lab`, instead of giving each an endpoint of its own.
-    `task_ms` is what every vSphere task takes, `boot_ms` a guest from power-on to its first packet, `strict` MariaDB's
-    SQL mode, `capacity_mb` the size of the datastore, `computers` how many slots VCL has, `disk` how VMs get theirs.
+    `task_ms` is what every vSphere task takes, `copy_mb_s` how fast each disk is copied (0: at once), `boot_ms` a
+    guest from power-on to its first packet, `strict` MariaDB's SQL mode, `capacity_mb` the size of the datastore,
+    `computers` how many slots VCL has, `disk` how VMs get theirs.
     """
 
     hosts: tuple[HostSpec, ...] = HOSTS
     vcenter: bool = False
     task_ms: int = 0
+    copy_mb_s: float = 0
     boot_ms: int = 0
     strict: bool = True
     capacity_mb: int | None = None
@@ -165,6 +167,7 @@ class Bed:
             ca=self.certificates.ca,
             power_socket=self.lan.power_socket,
             task_ms=self.plan.task_ms,
+            copy_mb_s=self.plan.copy_mb_s,
             capacity_mb=self.plan.capacity_mb,
             port=port,
         )

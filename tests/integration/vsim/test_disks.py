@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from esxprov.vsphere.api import vim, vmodl
-from tests.integration.vsim.rig import MB, Bed, Client, wait
+from tests.integration.vsim.rig import MB, Bed, Client, until, wait
 from tests.testbed.vsphere import VSphere, golden_disk
 
 NOT_WITH_PARENT = 'snapshot.redoNotWithParent = "TRUE"\n'
@@ -88,6 +88,59 @@ def test_a_full_datastore_leaves_half_a_disk_behind(start: Callable[..., VSphere
     assert (bed.path / "new-flat.vmdk").stat().st_size == 16 * MB
     wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] new.vmdk", client.datacenter))
     assert datastore.summary.freeSpace > 0
+
+
+def test_a_copy_at_a_pace_tells_how_much_of_its_data_it_has_written(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start("esx1", copy_mb_s=20))
+    golden_disk(bed.path / "golden", "big", 4096, payload=b"x" * 10 * MB)
+    began = time.monotonic()
+    task = client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of())
+    seen: list[int] = []
+    while task.info.state in ("queued", "running"):
+        seen.append(task.info.progress or 0)
+        time.sleep(0.02)
+    assert 0.5 <= time.monotonic() - began < 3
+    assert seen == sorted(seen)
+    assert len({percent for percent in seen if 0 < percent < 100}) > 4
+
+
+def test_a_copy_that_stands_still_goes_on_when_its_pace_is_raised(start: Callable[..., VSphere], bed: Bed) -> None:
+    server = start("esx1")
+    client = Client(server)
+    server.set_pace(0.001)
+    task = client.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk", spec_of())
+    until(lambda: (bed.path / "new-flat.vmdk").exists())
+    assert task.info.state == "running"
+    with pytest.raises(vim.fault.FileLocked):
+        wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] new.vmdk", client.datacenter))
+    server.set_pace(0)
+    wait(task)
+    assert read_disk(bed, "new.vmdk")[1] == b"golden"
+
+
+def test_a_copy_at_a_pace_that_is_cancelled_in_the_middle_leaves_nothing(
+    start: Callable[..., VSphere], bed: Bed
+) -> None:
+    client = Client(start("esx1", copy_mb_s=1))
+    golden_disk(bed.path / "golden", "big", 64, payload=b"x" * 60 * MB)
+    task = client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of())
+    until(lambda: (task.info.progress or 0) > 0)
+    task.CancelTask()
+    with pytest.raises(vmodl.fault.RequestCanceled):
+        wait(task)
+    assert not (bed.path / "new.vmdk").exists()
+    assert not (bed.path / "new-flat.vmdk").exists()
+
+
+def test_a_copy_ends_when_others_fill_the_datastore_meanwhile(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start("esx1", capacity_mb=64, copy_mb_s=4))
+    golden_disk(bed.path / "golden", "big", 64, payload=b"x" * 20 * MB)
+    task = client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of())
+    until(lambda: (task.info.progress or 0) > 0)
+    (bed.path / "filler").write_bytes(b"x" * 42 * MB)
+    with pytest.raises(vim.fault.NoDiskSpace):
+        wait(task)
+    assert (bed.path / "new-flat.vmdk").exists()
 
 
 def test_free_space_follows_what_others_write(start: Callable[..., VSphere], bed: Bed) -> None:

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
+	"net/url"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -18,10 +19,16 @@ type hostOrder struct {
 	MemoryMB    int64  `json:"memory_mb"`
 }
 
-// guestOrder is what VMware Tools in a guest say of its network cards: addresses by MAC.
+// guestOrder is what VMware Tools in a guest say of its network cards (addresses by MAC), and whether they run at all.
 type guestOrder struct {
 	VM        string              `json:"vm"`
 	Addresses map[string][]string `json:"addresses"`
+	Tools     *bool               `json:"tools"`
+}
+
+// accountOrder changes the password; who is logged in stays so.
+type accountOrder struct {
+	Password string `json:"password"`
 }
 
 type hostReport struct {
@@ -57,6 +64,33 @@ func (s *server) control() http.Handler {
 		var order guestOrder
 		if decoded(w, r, &order) {
 			s.orderGuest(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/account", func(w http.ResponseWriter, r *http.Request) {
+		var order accountOrder
+		if decoded(w, r, &order) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.service.Listen = &url.URL{User: url.UserPassword(s.user, order.Password)}
+			answer(w, "changed")
+		}
+	})
+	mux.HandleFunc("/ctl/questions", func(w http.ResponseWriter, r *http.Request) {
+		var order questionOrder
+		if decoded(w, r, &order) {
+			s.orderQuestion(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/answers", func(w http.ResponseWriter, r *http.Request) {
+		var order answerOrder
+		if decoded(w, r, &order) {
+			s.orderAnswer(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/pace", func(w http.ResponseWriter, r *http.Request) {
+		var order paceOrder
+		if decoded(w, r, &order) {
+			s.orderPace(w, order)
 		}
 	})
 	mux.HandleFunc("/ctl/sessions", func(w http.ResponseWriter, r *http.Request) {
@@ -146,7 +180,18 @@ func (s *server) orderGuest(w http.ResponseWriter, order guestOrder) {
 		for mac, addresses := range order.Addresses {
 			cards = append(cards, types.GuestNicInfo{MacAddress: mac, IpAddress: addresses, Connected: true})
 		}
-		update(vm, change{Name: "guest.net", Val: cards})
+		if order.Addresses != nil {
+			update(vm, change{Name: "guest.net", Val: cards})
+		}
+		if order.Tools != nil {
+			status, running := types.VirtualMachineToolsStatusToolsNotRunning, types.VirtualMachineToolsRunningStatusGuestToolsNotRunning
+			if *order.Tools {
+				status, running = types.VirtualMachineToolsStatusToolsOk, types.VirtualMachineToolsRunningStatusGuestToolsRunning
+			}
+			update(vm,
+				change{Name: "guest.toolsStatus", Val: status},
+				change{Name: "guest.toolsRunningStatus", Val: string(running)})
+		}
 		answer(w, "changed")
 		return
 	}

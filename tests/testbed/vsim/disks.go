@@ -202,7 +202,7 @@ func (s *server) createDisk(req *types.CreateVirtualDisk_Task) (*job, *refusal) 
 	}
 	return &job{work: func(ctx context.Context) (types.AnyType, *refusal) {
 		made := &descriptor{adapter: adapter, thin: thin, sectors: asked.CapacityKb << 10 / sector, extent: extentName(p.path)}
-		err := s.fill(ctx, p, made, nil)
+		err := s.fill(ctx, p, made, nil, nil)
 		return p.String(), p.refusal(err)
 	}}, nil
 }
@@ -232,7 +232,8 @@ func (s *server) copyDisk(req *types.CopyVirtualDisk_Task) (*job, *refusal) {
 			return nil, refused
 		}
 	}
-	return &job{cancelable: true, work: func(ctx context.Context) (types.AnyType, *refusal) {
+	j := &job{cancelable: true}
+	j.work = func(ctx context.Context) (types.AnyType, *refusal) {
 		links, refused := s.chain(source)
 		if refused != nil {
 			return nil, refused
@@ -249,16 +250,17 @@ func (s *server) copyDisk(req *types.CopyVirtualDisk_Task) (*job, *refusal) {
 			base := links[len(links)-1]
 			made.adapter, made.thin = base.adapter, base.thin
 		}
-		if err := s.fill(ctx, target, made, links); err != nil {
+		if err := s.fill(ctx, target, made, links, j.progress); err != nil {
 			return nil, target.refusal(err)
 		}
 		return target.String(), nil
-	}}, nil
+	}
+	return j, nil
 }
 
 // fill makes a new disk from the layers of a chain (none for an empty one). On failure what was written stays, as on
 // ESXi; only a cancelled copy is taken back.
-func (s *server) fill(ctx context.Context, target place, made *descriptor, links []link) (err error) {
+func (s *server) fill(ctx context.Context, target place, made *descriptor, links []link, progress func(int32)) (err error) {
 	defer s.measureAll()
 	text, err := os.OpenFile(target.file(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -292,22 +294,41 @@ func (s *server) fill(ctx context.Context, target place, made *descriptor, links
 	if err := content.Truncate(made.sectors * sector); err != nil {
 		return err
 	}
-	_, room := s.space(target.store)
+	var layers []*os.File
+	total := int64(0)
 	for i := len(links) - 1; i >= 0; i-- {
-		if err := copyLayer(ctx, content, links[i], &room); err != nil {
+		layer, err := os.Open(links[i].extentOf(links[i].file()))
+		if err != nil {
+			return err
+		}
+		defer layer.Close()
+		layers = append(layers, layer)
+		total += stored(layer)
+	}
+	under := s.transfer(ctx, target.store, progress, total)
+	for _, layer := range layers {
+		if err := under.data(content, layer, 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func copyLayer(ctx context.Context, into *os.File, from link, room *int64) error {
-	layer, err := os.Open(from.extentOf(from.file()))
-	if err != nil {
-		return err
+// transfer is a copy onto a datastore, whose room others may be using up, too. `progress` is told percents of `total`.
+func (s *server) transfer(ctx context.Context, into *store, progress func(int32), total int64) *transfer {
+	done := int64(0)
+	return &transfer{
+		ctx: ctx, pace: &s.pace,
+		room: func() int64 {
+			_, free := s.space(into)
+			return free
+		},
+		wrote: func(bytes int64) {
+			if done += bytes; progress != nil && total > 0 {
+				progress(int32(done * 100 / total))
+			}
+		},
 	}
-	defer layer.Close()
-	return copyData(ctx, into, layer, room)
 }
 
 func (s *server) moveDisk(req *types.MoveVirtualDisk_Task) (*job, *refusal) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -23,7 +24,7 @@ func wrongPower(vm *simulator.VirtualMachine, wanted types.VirtualMachinePowerSt
 }
 
 func (s *server) powerOn(req *types.PowerOnVM_Task) (*job, *refusal) {
-	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
+	j := s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
 		if vm.Runtime.PowerState == on {
 			return nil, wrongPower(vm, on)
 		}
@@ -35,7 +36,15 @@ func (s *server) powerOn(req *types.PowerOnVM_Task) (*job, *refusal) {
 		}
 		s.switchPower(vm, on)
 		return nil, nil
-	}), nil
+	})
+	switchOn := j.work
+	j.work = func(ctx context.Context) (types.AnyType, *refusal) {
+		if refused := s.askBeforePowerOn(ctx, req.This); refused != nil {
+			return nil, refused
+		}
+		return switchOn(ctx)
+	}
+	return j, nil
 }
 
 func (s *server) powerOff(req *types.PowerOffVM_Task) (*job, *refusal) {
@@ -84,6 +93,10 @@ func (s *server) shutdownGuest(req *types.ShutdownGuest) *refusal {
 	}
 	if refused := connected(hostOf(vm)); refused != nil {
 		return refused
+	}
+	if vm.Guest.ToolsRunningStatus != string(types.VirtualMachineToolsRunningStatusGuestToolsRunning) {
+		return refuse(&types.ToolsUnavailable{}, "Cannot complete operation because VMware Tools is not running in this "+
+			"virtual machine.")
 	}
 	time.AfterFunc(s.taskTime, func() {
 		s.mu.Lock()
