@@ -11,7 +11,7 @@ import pytest
 
 from esxprov.vsphere.api import vim, vmodl
 from tests.integration.vsim.rig import MB, Bed, Client, until, wait
-from tests.testbed.vsphere import VSphere, golden_disk
+from tests.testbed.vsphere import HostSpec, VSphere, golden_disk
 
 NOT_WITH_PARENT = 'snapshot.redoNotWithParent = "TRUE"\n'
 
@@ -141,6 +141,47 @@ def test_a_copy_ends_when_others_fill_the_datastore_meanwhile(start: Callable[..
     with pytest.raises(vim.fault.NoDiskSpace):
         wait(task)
     assert (bed.path / "new-flat.vmdk").exists()
+
+
+@pytest.mark.parametrize("kind", ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_a_disk_in_the_format_of_workstation_is_no_disk_for_esxi(client: Client, bed: Bed, kind: str) -> None:
+    golden_disk(bed.path / "golden", "old", 4, payload=b"x" * 3 * MB, create_type=kind, extents=2)
+    with pytest.raises(vim.fault.InvalidDiskFormat):
+        wait(client.copy("[nfs1] golden/old/old.vmdk", "[nfs1] new.vmdk"))
+    assert not (bed.path / "new.vmdk").exists()
+    vm = client.register(bed.author("vm1", disk="[nfs1] golden/old/old.vmdk"))
+    with pytest.raises(vim.fault.GenericVmConfigFault, match="imported"):
+        wait(vm.PowerOnVM_Task())
+
+
+@pytest.mark.parametrize("kind", ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_a_host_that_reads_the_format_of_workstation_makes_one_extent_of_several(
+    start: Callable[..., VSphere], bed: Bed, kind: str
+) -> None:
+    client = Client(start("esx1", multiextent=True))
+    payload = b"golden" + b"x" * 2 * MB + b"end"
+    golden_disk(bed.path / "golden", "old", 4, "ide", payload=payload, create_type=kind, extents=2)
+    wait(client.copy("[nfs1] golden/old/old.vmdk", "[nfs1] new.vmdk", spec_of()))
+    assert 'createType="vmfs"' in read_disk(bed, "new.vmdk")[0]
+    content = (bed.path / "new-flat.vmdk").read_bytes()
+    assert (len(content), content[: len(payload)]) == (4 * MB, payload)
+
+
+def test_a_vcenter_that_reads_the_format_of_workstation_keeps_it(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start(hosts=[HostSpec("h1")], multiextent=True))
+    golden_disk(bed.path / "golden", "old", 4, payload=b"golden", create_type="twoGbMaxExtentFlat", extents=2)
+    wait(client.copy("[nfs1] golden/old/old.vmdk", "[nfs1] new.vmdk"))
+    assert 'createType="twoGbMaxExtentFlat"' in (bed.path / "new.vmdk").read_text()
+
+
+def test_a_disk_of_several_extents_is_moved_and_deleted_whole(client: Client, bed: Bed) -> None:
+    manager, datacenter = client.content.virtualDiskManager, client.datacenter
+    golden_disk(bed.path / "golden", "old", 4, create_type="twoGbMaxExtentSparse", extents=2)
+    wait(manager.MoveVirtualDisk_Task("[nfs1] golden/old/old.vmdk", datacenter, "[nfs1] inuse/b.vmdk", datacenter))
+    assert sorted(os.listdir(bed.path / "inuse")) == ["b-s001.vmdk", "b-s002.vmdk", "b.vmdk"]
+    assert os.listdir(bed.path / "golden/old") == []
+    wait(manager.DeleteVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter))
+    assert os.listdir(bed.path / "inuse") == []
 
 
 def test_free_space_follows_what_others_write(start: Callable[..., VSphere], bed: Bed) -> None:

@@ -17,6 +17,9 @@ type hostOrder struct {
 	State       string `json:"state"` // connected | disconnected | notResponding
 	Maintenance *bool  `json:"maintenance"`
 	MemoryMB    int64  `json:"memory_mb"`
+	Reboot      bool   `json:"reboot"`
+	Stateless   bool   `json:"stateless"` // with reboot: it forgets its VMs
+	Readd       bool   `json:"readd"`
 }
 
 // guestOrder is what VMware Tools in a guest say of its network cards (addresses by MAC), and whether they run at all.
@@ -140,7 +143,7 @@ func (s *server) controlRules(w http.ResponseWriter, r *http.Request) {
 func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, host := range s.hosts {
+	for i, host := range s.hosts {
 		if host.Name != order.Name {
 			continue
 		}
@@ -153,6 +156,20 @@ func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 				http.Error(w, "a host cannot be "+order.State, http.StatusBadRequest)
 				return
 			}
+		}
+		if s.esx && (order.Reboot || order.Readd) {
+			http.Error(w, "a standalone host is restarted by restarting its process", http.StatusBadRequest)
+			return
+		}
+		if order.Reboot {
+			s.rebootHost(host, order.Stateless)
+		}
+		if order.Readd {
+			if refused := s.readdHost(host); refused != nil {
+				http.Error(w, refused.message, http.StatusInternalServerError)
+				return
+			}
+			host = s.hosts[i]
 		}
 		if order.Maintenance != nil {
 			setMaintenance(host, *order.Maintenance)

@@ -250,7 +250,7 @@ func unused(file string) error {
 	})
 }
 
-var extentFile = regexp.MustCompile(`-(flat|delta|ctk|sesparse|rdm|rdmp)\.vmdk$`)
+var extentFile = regexp.MustCompile(`-(flat|delta|ctk|sesparse|rdm|rdmp|[fs]\d{3})\.vmdk$`)
 
 // isDescriptor tells X.vmdk from the files that hold its content.
 func isDescriptor(name string) bool {

@@ -33,6 +33,8 @@ import (
 type options struct {
 	esx, admit, exitOnEOF bool
 	staleSpace            bool
+	multiextent           bool // reads disks in the format of Workstation
+	stateless             bool
 	cluster, apiVersion   string
 	hostSpecs             []hostSpec
 	storeList             []*store
@@ -85,6 +87,8 @@ func main() {
 	flag.DurationVar(&o.idle, "idle", 0, "idle time after which a session ends")
 	flag.Int64Var(&taskMs, "task-ms", 0, "what every task takes")
 	flag.BoolVar(&o.staleSpace, "stale-space", false, "show a datastore's free space as it was at its last refresh")
+	flag.BoolVar(&o.multiextent, "multiextent", false, "read disks of many extents in Workstation's format")
+	flag.BoolVar(&o.stateless, "stateless", false, "boot from the network: no VM of the -inventory file is registered any more")
 	flag.BoolVar(&o.admit, "admit", false, "refuse a power-on beyond the host's RAM")
 	flag.StringVar(&o.apiVersion, "api-version", "6.5", "about.apiVersion")
 	flag.Float64Var(&o.copyMBs, "copy-mb-s", 0, "MB a second that each copy of a disk writes; 0: as fast as it can")

@@ -110,6 +110,18 @@ func (s *server) shutdownGuest(req *types.ShutdownGuest) *refusal {
 
 // switchPower makes the change known: to property collectors, to the host's figures, to the power socket.
 func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMachinePowerState) {
+	if state != on {
+		s.unlockDisks(vm)
+	}
+	s.showPower(vm, state)
+	if state == on {
+		s.tell(vm, "on")
+	} else {
+		s.tell(vm, "off")
+	}
+}
+
+func (s *server) showPower(vm *simulator.VirtualMachine, state types.VirtualMachinePowerState) {
 	guest := types.GuestInfo{
 		ToolsStatus:        types.VirtualMachineToolsStatusToolsNotRunning,
 		ToolsRunningStatus: string(types.VirtualMachineToolsRunningStatusGuestToolsNotRunning),
@@ -127,8 +139,6 @@ func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMa
 				Connected: isConnected(card),
 			})
 		}
-	} else {
-		s.unlockDisks(vm)
 	}
 	update(vm,
 		change{Name: "runtime.powerState", Val: state},
@@ -138,11 +148,6 @@ func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMa
 		change{Name: "guest", Val: &guest})
 	s.account(hostOf(vm))
 	s.remember()
-	if state == on {
-		s.tell(vm, "on")
-	} else {
-		s.tell(vm, "off")
-	}
 }
 
 // powerEvent is what the power socket gets; macs[i] is on networks[i]. Cards that are not connected are left out.
