@@ -7,8 +7,9 @@ after power-on, and says on what.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from esxprov.errors import ProvisioningError
@@ -33,13 +34,19 @@ class Witness(Protocol):
 
 @dataclass(slots=True)
 class DhcpdItself:
-    """When dhcpd last heard the client: that moves in its memory also if it writes nothing."""
+    """When dhcpd last heard the client: that moves in its memory also if it writes nothing.
+
+    Heard, not more: it moves at a DISCOVER, too, which the client need not follow up. So the address must be the MAC's
+    active lease there, and of several that were heard of the last one counts: firmware that boots from the network
+    asks as another client than the system that it loads.
+    """
 
     omapi: Omapi
     clock: Callable[[], float]
     _problem: str = "dhcpd has not heard the VM since (OMAPI)"
 
     def lease(self, mac: str, candidates: Sequence[Lease], since: float) -> Lease | None:
+        heard: list[Lease] = []
         for candidate in candidates:
             try:
                 known = self.omapi.lease(candidate.ip)
@@ -49,8 +56,8 @@ class DhcpdItself:
             if known is None or known.mac != mac or known.state != "active" or known.cltt < since - CLOCK_SLACK_S:
                 continue
             if known.ends is None or known.ends > self.clock():
-                return replace(candidate, ends=known.ends, cltt=known.cltt, evidence="omapi-cltt")
-        return None
+                heard.append(replace(candidate, ends=known.ends, cltt=known.cltt, evidence="omapi-cltt"))
+        return max(heard, key=lambda lease: lease.cltt or 0, default=None)
 
     def says(self) -> str:
         return self._problem
@@ -58,15 +65,19 @@ class DhcpdItself:
 
 @dataclass(slots=True)
 class Neighbour:
-    """Whether the address is answered by that MAC now, on the wire; `answers` is probe.answers."""
+    """Whether the address was answered by that MAC since the wait began, on the wire; `answers` is probe.answers.
 
-    answers: Callable[[str, str, float], bool | None]
+    A guest may come up between two questions and answer the kernel, which then does not ask it again for a while.
+    """
+
+    answers: Callable[[str, str, float, float], bool | None]
     timeout_s: float = 1.0
+    _began: float = field(default_factory=time.monotonic)
     _cannot_tell: bool = False
 
     def lease(self, mac: str, candidates: Sequence[Lease], since: float) -> Lease | None:
         for candidate in candidates:
-            answered = self.answers(candidate.ip, mac, self.timeout_s)
+            answered = self.answers(candidate.ip, mac, self.timeout_s, self._began)
             self._cannot_tell = answered is None
             if answered:
                 return replace(candidate, evidence="neighbour")

@@ -72,9 +72,19 @@ def test_dhcpd_is_believed_if_it_has_heard_the_client_since_and_the_lease_is_its
         assert (lease.ip, lease.evidence) == ("10.77.1.9", "omapi-cltt")
 
 
+def test_of_several_addresses_that_were_heard_of_the_last_one_counts() -> None:
+    """The firmware's lease, of another client identifier, was heard of before that of the system it has loaded."""
+    other = replace(OLD, ip="10.77.1.8")
+    dhcpd = Dhcpd({"10.77.1.9": HEARD, "10.77.1.8": replace(HEARD, ip="10.77.1.8", cltt=NOW + 9)})
+    for candidates in ([OLD, other], [other, OLD]):
+        lease = itself(dhcpd).lease(MAC, candidates, NOW)
+        assert lease is not None
+        assert lease.ip == "10.77.1.8"
+
+
 @pytest.mark.parametrize(("answered", "believed"), [(True, True), (False, False), (None, False)])
 def test_an_address_is_believed_if_its_mac_answers_there(answered: bool | None, believed: bool) -> None:
-    witness = Neighbour(lambda ip, mac, timeout_s: answered)
+    witness = Neighbour(lambda *_: answered)
     lease = witness.lease(MAC, [OLD], NOW)
     assert (lease.evidence if lease else None) == ("neighbour" if believed else None)
     if answered is None:
@@ -159,7 +169,7 @@ def test_an_address_that_the_guest_has_declined_is_believed_from_nobody(watcher:
 
 
 def test_the_error_says_what_was_seen_and_what_was_tried(watcher: LeaseWatcher) -> None:
-    source = leases(watcher, itself(Dhcpd(broken=True)), Neighbour(lambda ip, mac, timeout_s: False), guests=True)
+    source = leases(watcher, itself(Dhcpd(broken=True)), Neighbour(lambda *_: False), guests=True)
     with pytest.raises(ProvisioningError) as caught:
         source.wait(MAC, source.mark(), 0.1, never, lambda: [])
     for said in (
