@@ -34,7 +34,7 @@ class Witness(Protocol):
 
 @dataclass(slots=True)
 class DhcpdItself:
-    """When dhcpd last heard the client: that moves in its memory also if it writes nothing.
+    """When dhcpd last heard the client: that moves in its memory also if it writes nothing, or could not.
 
     Heard, not more: it moves at a DISCOVER, too, which the client need not follow up. So the address must be the MAC's
     active lease there, and of several that were heard of the last one counts: firmware that boots from the network
@@ -46,17 +46,24 @@ class DhcpdItself:
     _problem: str = "dhcpd has not heard the VM since (OMAPI)"
 
     def lease(self, mac: str, candidates: Sequence[Lease], since: float) -> Lease | None:
-        heard: list[Lease] = []
-        for candidate in candidates:
-            try:
-                known = self.omapi.lease(candidate.ip)
-            except OmapiError as error:
-                self._problem = f"OMAPI: {error}"
-                return None
-            if known is None or known.mac != mac or known.state != "active" or known.cltt < since - CLOCK_SLACK_S:
-                continue
-            if known.ends is None or known.ends > self.clock():
-                heard.append(replace(candidate, ends=known.ends, cltt=known.cltt, evidence="omapi-cltt"))
+        before = {candidate.ip: candidate for candidate in candidates}
+        try:
+            leases = self.omapi.leases(mac, before)
+        except OmapiError as error:
+            self._problem = f"OMAPI: {error}"
+            return None
+        heard = [
+            replace(
+                before.get(known.ip) or Lease(known.ip, mac, known.state, None, None),
+                ends=known.ends,
+                cltt=known.cltt,
+                evidence="omapi-cltt",
+            )
+            for known in leases
+            if known.state == "active"
+            and known.cltt >= since - CLOCK_SLACK_S
+            and (known.ends is None or known.ends > self.clock())
+        ]
         return max(heard, key=lambda lease: lease.cltt or 0, default=None)
 
     def says(self) -> str:

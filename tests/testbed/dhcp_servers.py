@@ -17,7 +17,7 @@ INTERFACE = "server0"
 
 
 class DhcpServer(ABC):
-    """One kind of server, with its files in `directory`."""
+    """One kind of server, with its files in `directory`; `disk` is the directory of its lease file."""
 
     leases: str
     """The name of its lease file."""
@@ -27,8 +27,9 @@ class DhcpServer(ABC):
     ready: str
     """The line it prints when it serves, a regular expression."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk: Path | None = None) -> None:
         self.directory = directory
+        self.disk = disk or directory
 
     @abstractmethod
     def configuration(self, extra: str) -> str:
@@ -58,6 +59,10 @@ class DhcpServer(ABC):
         """What starts it."""
         return [str(self.directory / self.programs[0]), *self.arguments()]
 
+    @property
+    def lease_file(self) -> Path:
+        return self.disk / self.leases
+
     def path(self, name: str) -> str:
         return str(self.directory / name)
 
@@ -84,7 +89,7 @@ subnet 10.77.0.0 netmask 255.255.0.0 {{
 """
 
     def arguments(self) -> list[str]:
-        files = ["-cf", self.path(self.conf), "-lf", self.path(self.leases), "-pf", self.path("dhcpd.pid")]
+        files = ["-cf", self.path(self.conf), "-lf", str(self.lease_file), "-pf", self.path("dhcpd.pid")]
         return ["-4", "-f", "-d", *files, INTERFACE]
 
 
@@ -97,7 +102,7 @@ class Kea(DhcpServer):
     def configuration(self, extra: str) -> str:
         settings = {
             "interfaces-config": {"interfaces": [INTERFACE]},
-            "lease-database": {"type": "memfile", "name": self.path(self.leases), "lfc-interval": 1},
+            "lease-database": {"type": "memfile", "name": str(self.lease_file), "lfc-interval": 1},
             "valid-lifetime": LEASE_S,
             "subnet4": [{"id": 1, "subnet": "10.77.0.0/16", "pools": [{"pool": f"{FIRST}-{LAST}"}]}],
             "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
@@ -125,7 +130,7 @@ class Dnsmasq(DhcpServer):
 port=0
 interface={INTERFACE}
 dhcp-authoritative
-dhcp-leasefile={self.path(self.leases)}
+dhcp-leasefile={self.lease_file}
 dhcp-range={FIRST},{LAST},255.255.0.0,{LEASE_S}
 no-ping
 {extra}

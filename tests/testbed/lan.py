@@ -43,10 +43,22 @@ class LAN(Server):
     name = "lan"
 
     def __init__(
-        self, directory: Path, *, server: str = "dhcpd", extra: str = "", boot_ms: int = 0, release: bool = True
+        self,
+        directory: Path,
+        *,
+        server: str = "dhcpd",
+        extra: str = "",
+        disk_kb: int = 0,
+        boot_ms: int = 0,
+        release: bool = True,
     ) -> None:
-        """`extra` is more for the server's configuration; for the rest see `guests.Habits`."""
+        """`extra` is more for the server's configuration; for the rest see `guests.Habits`.
+
+        With `disk_kb` the server's leases are on a disk of that size, which only a LAN in namespaces can have. Its
+        files are seen from outside only while the LAN runs: `leases` says where.
+        """
         super().__init__(directory)
+        self._disk_kb = disk_kb
         self._server = SERVERS[server](directory)
         self._extra = extra
         self.leases = directory / self._server.leases
@@ -56,7 +68,8 @@ class LAN(Server):
         self.reason = _why_no_namespaces()
         self.mode = "replay" if self.reason else server
         self._habits = ["--boot-ms", str(boot_ms)] + ([] if release else ["--vanish"])
-        self.leases.touch()
+        if not disk_kb:
+            self.leases.touch()
 
     def stop(self) -> None:
         """The same as kill: dhcpd has written what it has said."""
@@ -76,6 +89,7 @@ class LAN(Server):
     def _spawn(self) -> Child:
         self.power_socket.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.testbed.lan", self.mode, *self._habits]
+        command += ["--disk-kb", str(self._disk_kb)] if self._disk_kb else []
         command += [str(self.directory), str(self.power_socket)]
         environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
         beginning = [] if self.mode == "replay" else namespaces()
@@ -83,6 +97,8 @@ class LAN(Server):
 
     def _wait(self) -> None:
         self.child.wait_until_ready(_START_TIMEOUT_S)
+        if self._disk_kb:
+            self.leases = Path(f"/proc/{self.child.pid}/root", *_disk_of(self.directory).parts[1:], self._server.leases)
 
     def connect(self, port: int) -> socket.socket:
         """A connection to a TCP port of dhcpd's machine, made inside: a socket keeps the network it was made in.
@@ -154,6 +170,15 @@ class _Running:
         return child
 
 
+def _disk_of(directory: Path) -> Path:
+    return directory.absolute() / "disk"
+
+
+def _mount(disk: Path, size_kb: int) -> None:
+    disk.mkdir(exist_ok=True)
+    run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "leases", disk])
+
+
 def _lay_wire() -> None:
     run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "guests0"])
     run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", INTERFACE])
@@ -210,6 +235,7 @@ def main() -> None:
     parser.add_argument("mode", choices=(*SERVERS, "replay"))
     parser.add_argument("--boot-ms", type=int, default=0)
     parser.add_argument("--vanish", action="store_true")
+    parser.add_argument("--disk-kb", type=int, default=0)
     parser.add_argument("directory", type=Path)
     parser.add_argument("power_socket")
     chosen = parser.parse_args()
@@ -225,7 +251,11 @@ def main() -> None:
         _serve(power, None, replayed, {"restart dhcpd": lambda _: replayed.rewrite()})
     else:
         _lay_wire()
-        running, wire = _Running(SERVERS[chosen.mode](directory)), _plug_in()
+        server = SERVERS[chosen.mode](directory, _disk_of(directory) if chosen.disk_kb else None)
+        if chosen.disk_kb:
+            _mount(server.disk, chosen.disk_kb)
+            server.lease_file.touch()
+        running, wire = _Running(server), _plug_in()
         print("the LAN is up", flush=True)
         orders: dict[str, _Order] = {
             "stop dhcpd": lambda _: running.stop(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,14 +27,14 @@ OLD = Lease("10.77.1.9", MAC, "active", NOW - 600, NOW + 6600, NOW - 600)
 class Dhcpd:
     """What dhcpd would say by OMAPI."""
 
-    leases: dict[str, OmapiLease] = field(default_factory=dict)
+    known: Sequence[OmapiLease] = ()
     broken: bool = False
     ended: list[str] = field(default_factory=list)
 
-    def lease(self, ip: str) -> OmapiLease | None:
+    def leases(self, mac: str, candidates: Iterable[str]) -> list[OmapiLease]:
         if self.broken:
             raise OmapiError("dhcpd at 127.0.0.1:7911 refuses the connection: set omapi-port")
-        return self.leases.get(ip)
+        return [known for known in self.known if known.mac == mac]
 
     def expire(self, ip: str, mac: str, now: int) -> bool:
         if self.broken:
@@ -65,7 +65,7 @@ HEARD = OmapiLease("10.77.1.9", MAC, "active", NOW + 7200, NOW + 5)
 def test_dhcpd_is_believed_if_it_has_heard_the_client_since_and_the_lease_is_its(
     known: OmapiLease | None, believed: bool
 ) -> None:
-    dhcpd = Dhcpd({"10.77.1.9": known} if known else {})
+    dhcpd = Dhcpd([known] if known else [])
     lease = itself(dhcpd).lease(MAC, [OLD], NOW)
     assert (lease is not None) is believed
     if lease:
@@ -75,9 +75,9 @@ def test_dhcpd_is_believed_if_it_has_heard_the_client_since_and_the_lease_is_its
 def test_of_several_addresses_that_were_heard_of_the_last_one_counts() -> None:
     """The firmware's lease, of another client identifier, was heard of before that of the system it has loaded."""
     other = replace(OLD, ip="10.77.1.8")
-    dhcpd = Dhcpd({"10.77.1.9": HEARD, "10.77.1.8": replace(HEARD, ip="10.77.1.8", cltt=NOW + 9)})
-    for candidates in ([OLD, other], [other, OLD]):
-        lease = itself(dhcpd).lease(MAC, candidates, NOW)
+    heard = [HEARD, replace(HEARD, ip="10.77.1.8", cltt=NOW + 9)]
+    for known in (heard, heard[::-1]):
+        lease = itself(Dhcpd(known)).lease(MAC, [OLD, other], NOW)
         assert lease is not None
         assert lease.ip == "10.77.1.8"
 
