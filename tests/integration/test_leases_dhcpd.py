@@ -38,15 +38,18 @@ class Rack:
                 message = {"event": event, "vm": f"vm{number}", "macs": [mac_of(number)], "networks": ["Private"]}
                 sender.sendto(json.dumps(message).encode(), str(self.lan.power_socket))
 
-    def wait_until_bound(self, number: int) -> None:
-        """Until the VM has its address, by its own account."""
+    def boots(self, number: int) -> list[str]:
+        """The address that the VM got at each of its boots, by its own account."""
+        notes = map(json.loads, self.lan.guests_log.read_text().splitlines())
+        return [note["ip"] for note in notes if note["did"] == "bound" and note["mac"] == mac_of(number)]
+
+    def wait_until_bound(self, number: int, boots: int = 1) -> str:
+        """Until the VM has its address, after so many boots; that address."""
         deadline = time.monotonic() + BOOT_S
-        while not any(
-            note["did"] == "bound" and note["mac"] == mac_of(number)
-            for note in map(json.loads, self.lan.guests_log.read_text().splitlines())
-        ):
+        while len(self.boots(number)) < boots:
             assert time.monotonic() < deadline, f"vm{number} got no address"
             time.sleep(0.005)
+        return self.boots(number)[-1]
 
     def address_in_file(self, number: int) -> str:
         """The address of the last record that names the MAC, found by another way than the product's."""

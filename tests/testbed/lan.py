@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer
+from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer, Secondary
 from tests.testbed.guests import Guests, Habits, Journal, Population, ReplayedGuests
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -36,7 +36,8 @@ class LAN(Server):
     """`leases` and `conf` are the server's files. Power changes are told to `power_socket`, a Unix datagram socket:
     `{"event": "on" | "off", "vm": name, "macs": [...], "networks": [...]}`. What guests did is in `guests_log`.
 
-    `mode` is the name of the server, "dhcpd", "kea" or "dnsmasq"; or "replay" where no namespaces can be made (`reason`
+    `mode` is the name of the server, "dhcpd", "kea" or "dnsmasq"; "failover" for two dhcpds, the primary being the
+    server and the other one its `partner`; or "replay" where no namespaces can be made (`reason`
     says why): then the guests write the records of dhcpd themselves.
     """
 
@@ -61,6 +62,7 @@ class LAN(Server):
         self._disk_kb = disk_kb
         self._server = SERVERS[server](directory)
         self._extra = extra
+        self.partner = self._server.partner(directory) if self._server.partner else None
         self.leases = directory / self._server.leases
         self.conf = directory / self._server.conf
         self.guests_log = directory / "guests.log"
@@ -83,8 +85,17 @@ class LAN(Server):
         """Start it again, after stopping it if it runs; it writes its file anew. Returns when it serves."""
         self._order("restart dhcpd")
 
+    def stop_partner(self) -> None:
+        """The server serves alone."""
+        self._order("stop partner")
+
+    def restart_partner(self) -> None:
+        """The same as `restart_dhcpd`; returns when the two serve together."""
+        self._order("restart partner")
+
     def _prepare(self) -> None:
-        self._server.prepare(self._extra)
+        for server in filter(None, (self._server, self.partner)):
+            server.prepare(self._extra)
 
     def _spawn(self) -> Child:
         self.power_socket.unlink(missing_ok=True)
@@ -152,8 +163,13 @@ class _Running:
     """A DHCP server on its end of the wire."""
 
     def __init__(self, server: DhcpServer) -> None:
+        """It is begun; see `finish`."""
         self._server = server
         self._child = self._start()
+
+    def finish(self) -> None:
+        """Wait until it serves."""
+        self._child.wait_until_ready(_START_TIMEOUT_S)
 
     def stop(self) -> None:
         self._child.stop()
@@ -161,13 +177,12 @@ class _Running:
     def restart(self) -> None:
         self.stop()
         self._child = self._start()
+        self.finish()
 
     def _start(self) -> Child:
         server = self._server
-        log = server.directory / f"{server.programs[0]}.log"
-        child = Child(server.command(), log, ready=server.ready, environment={**os.environ, **server.environment()})
-        child.wait_until_ready(_START_TIMEOUT_S)
-        return child
+        log = server.directory / f"{Path(server.conf).stem}.log"
+        return Child(server.command(), log, ready=server.ready, environment={**os.environ, **server.environment()})
 
 
 def _disk_of(directory: Path) -> Path:
@@ -181,7 +196,8 @@ def _mount(disk: Path, size_kb: int) -> None:
 
 def _lay_wire() -> None:
     run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "guests0"])
-    run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", INTERFACE])
+    for address in (_GATEWAY, Secondary.own_ip):
+        run(["ip", "addr", "add", f"{address}/16", "dev", INTERFACE])
     for end in ("lo", INTERFACE, "guests0"):
         run(["ip", "link", "set", end, "up"])
 
@@ -256,12 +272,17 @@ def main() -> None:
             _mount(server.disk, chosen.disk_kb)
             server.lease_file.touch()
         running, wire = _Running(server), _plug_in()
-        print("the LAN is up", flush=True)
         orders: dict[str, _Order] = {
             "stop dhcpd": lambda _: running.stop(),
             "restart dhcpd": lambda _: running.restart(),
             "connect": _connect,
         }
+        if server.partner is not None:
+            partner = _Running(server.partner(directory))
+            orders |= {"stop partner": lambda _: partner.stop(), "restart partner": lambda _: partner.restart()}
+            partner.finish()
+        running.finish()
+        print("the LAN is up", flush=True)
         _serve(power, wire, Guests(wire.send, habits, journal), orders)
 
 
