@@ -110,8 +110,8 @@ def test_an_address_that_is_taken_again_is_known_to_either_peer_by_omapi(
         rack.wait_until_bound(number)
     with asked.watcher() as watcher:
         until(lambda: watcher.mark() and len(watcher.active()) == len(VMS))
-        source = FreshLeases(watcher, [partial(DhcpdItself, asked.omapi, time.time)], ask_s=0.05)
-        mark = source.mark_of(time.time())
+        source = FreshLeases([watcher], [partial(DhcpdItself, asked.omapi, time.time)], ask_s=0.05)
+        mark = source.rearm(None, time.time())
         rack.power("on", *VMS)
         for number in VMS:
             lease = source.wait(mac_of(number), mark, BOOT_S, lambda: False)
@@ -127,8 +127,8 @@ def test_a_lease_that_two_peers_share_is_not_ended_at_one_of_them(rack: Rack, pe
         rack.wait_until_bound(number)
     with asked.watcher() as watcher:
         until(lambda: watcher.mark() and len(watcher.active()) == len(VMS))
-        source = FreshLeases(watcher, [partial(DhcpdItself, asked.omapi, time.time)], omapi=asked.omapi, ask_s=0.05)
-        mark = source.mark()
+        source = FreshLeases([watcher], [partial(DhcpdItself, asked.omapi, time.time)], omapi=asked.omapi, ask_s=0.05)
+        mark = source.arm(None)
         for number in VMS:
             rack.power("off", number)
             source.end_old(mac_of(number))
