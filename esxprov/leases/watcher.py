@@ -181,8 +181,9 @@ class LeaseWatcher:
             return [record.lease() for record in reversed(self._active_records(mac))]
 
     def is_declined(self, mac: str, ip: str) -> bool:
-        """Whether the MAC has declined the address since, or somebody else was found to have it."""
+        """Whether the MAC has declined the address since, or somebody else was found to have it; looked up now."""
         with self._lock:
+            self._look()
             return self._file.index.declined.get(normal_mac(mac) or mac) == ip
 
     def what_was_seen(self, mac: str, mark: Mark | None = None) -> str:

@@ -168,6 +168,61 @@ def test_an_address_that_the_guest_has_declined_is_believed_from_nobody(watcher:
         source.wait(MAC, mark, 0.2, never)
 
 
+def test_what_was_answered_is_looked_at_again_in_the_file(tmp_path: Path) -> None:
+    """Nobody tells the watcher of changes here: it looks."""
+    path = tmp_path / "dhcpd.leases"
+    path.touch()
+    watcher = LeaseWatcher(LeaseFile(path), clock=lambda: NOW)
+    source = FreshLeases([watcher])
+    armed = source.arm(MAC)
+
+    def write(data: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(data)
+
+    write(record("10.77.1.10", MAC, ends=NOW + 6600))
+    watcher.mark()
+    lease = source.wait(MAC, armed, 0, never)
+    assert source.look_again(lease, armed) == lease
+    write(record("10.77.1.10", None, "abandoned"))
+    assert source.look_again(lease, armed) is None
+    write(record("10.77.1.11", MAC, ends=NOW + 6600))
+    watcher.mark()
+    following = source.look_again(lease, armed)
+    assert following is not None
+    assert following.ip == "10.77.1.11"
+
+
+@pytest.mark.parametrize("written", [b"", record("10.77.1.9", None, "abandoned")], ids=["stands", "declined"])
+def test_what_a_witness_has_told_stands_until_it_is_declined(
+    watcher: LeaseWatcher, tmp_path: Path, written: bytes
+) -> None:
+    source = leases(watcher, Says(OLD))
+    armed = source.arm(MAC)
+    told = replace(OLD, evidence="neighbour")
+    with (tmp_path / "dhcpd.leases").open("ab") as file:
+        file.write(written)
+    assert source.look_again(told, armed) == (None if written else told)
+
+
+def test_an_address_that_one_source_has_seen_declined_is_taken_from_no_other(tmp_path: Path) -> None:
+    """Failover peers do not learn of it at the same time."""
+    files = [tmp_path / "primary.leases", tmp_path / "secondary.leases"]
+    for file in files:
+        file.touch()
+    watchers = [LeaseWatcher(LeaseFile(file), clock=lambda: NOW) for file in files]
+    source = FreshLeases(watchers)
+    armed = source.arm(MAC)
+    for file in files:
+        file.write_bytes(record("10.77.1.10", MAC, ends=NOW + 6600))
+    for watcher in watchers:
+        watcher.mark()
+    lease = source.wait(MAC, armed, 0, never)
+    with files[1].open("ab") as secondary:
+        secondary.write(record("10.77.1.10", None, "abandoned"))
+    assert source.look_again(lease, armed) is None
+
+
 def test_the_error_says_what_was_seen_and_what_was_tried(watcher: LeaseWatcher) -> None:
     source = leases(watcher, itself(Dhcpd(broken=True)), Neighbour(lambda *_: False), guests=True)
     with pytest.raises(ProvisioningError) as caught:
