@@ -16,6 +16,7 @@ from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
 from esxprov.leases.witnesses import DhcpdItself
 from tests.integration.test_leases_dhcpd import BOOT_S, HOUR_S, Rack, mac_of
+from tests.integration.test_omapi_dhcpd import cannot_tell
 from tests.testbed.lan import LAN
 
 VMS = range(1, 9)
@@ -110,7 +111,7 @@ def test_an_address_that_is_taken_again_is_known_to_either_peer_by_omapi(
         rack.wait_until_bound(number)
     with asked.watcher() as watcher:
         until(lambda: watcher.mark() and len(watcher.active()) == len(VMS))
-        source = FreshLeases([watcher], [partial(DhcpdItself, asked.omapi, time.time)], ask_s=0.05)
+        source = FreshLeases([watcher], [partial(DhcpdItself, asked.omapi, time.time, cannot_tell)], ask_s=0.05)
         mark = source.rearm(None, time.time())
         rack.power("on", *VMS)
         for number in VMS:
@@ -127,7 +128,8 @@ def test_a_lease_that_two_peers_share_is_not_ended_at_one_of_them(rack: Rack, pe
         rack.wait_until_bound(number)
     with asked.watcher() as watcher:
         until(lambda: watcher.mark() and len(watcher.active()) == len(VMS))
-        source = FreshLeases([watcher], [partial(DhcpdItself, asked.omapi, time.time)], omapi=asked.omapi, ask_s=0.05)
+        itself = partial(DhcpdItself, asked.omapi, time.time, cannot_tell)
+        source = FreshLeases([watcher], [itself], omapi=asked.omapi, ask_s=0.05)
         mark = source.arm(None)
         for number in VMS:
             rack.power("off", number)

@@ -21,6 +21,7 @@ from esxprov.leases.watcher import LeaseWatcher
 from esxprov.leases.witnesses import DhcpdItself
 from esxprov.model import Lease
 from tests.integration.test_leases_dhcpd import BOOT_S, HOUR_S, Rack, mac_of
+from tests.integration.test_omapi_dhcpd import cannot_tell
 from tests.testbed.lan import LAN
 
 DISK_KB = 64
@@ -107,7 +108,7 @@ def test_a_full_disk_pairs_no_address_with_a_wrong_mac_and_hides_no_later_lease(
 def test_a_lease_that_a_full_disk_kept_out_of_the_file_is_known_to_dhcpd(rack: Rack) -> None:
     omapi = Omapi("dhcpd", PORT, KEY, 10, connect=lambda: rack.lan.connect(PORT))
     with LeaseWatcher(LeaseFile(rack.lan.leases), tick_s=HOUR_S) as watcher:
-        source = FreshLeases([watcher], [partial(DhcpdItself, omapi, time.time)], ask_s=0.05)
+        source = FreshLeases([watcher], [partial(DhcpdItself, omapi, time.time, cannot_tell)], ask_s=0.05)
         mark = source.arm(None)
         boot_while_full(rack)
         last = mac_of(WHILE_FULL[-1])

@@ -13,7 +13,7 @@ from esxprov.leases.follower import LeaseFile
 from esxprov.leases.omapi import OmapiError, OmapiLease
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
-from esxprov.leases.witnesses import DhcpdItself, Guest, Neighbour, Witness
+from esxprov.leases.witnesses import Answers, DhcpdItself, Guest, Neighbour, Witness
 from esxprov.model import Lease
 from tests.unit.leases.written import NOW, record
 
@@ -43,8 +43,8 @@ class Dhcpd:
         return True
 
 
-def itself(dhcpd: Dhcpd) -> DhcpdItself:
-    return DhcpdItself(dhcpd, lambda: NOW)  # type: ignore[arg-type]  # what it asks is what Dhcpd has
+def itself(dhcpd: Dhcpd, answers: Answers = lambda *_: None) -> DhcpdItself:
+    return DhcpdItself(dhcpd, lambda: NOW, answers)  # type: ignore[arg-type]  # what it asks is what Dhcpd has
 
 
 HEARD = OmapiLease("10.77.1.9", MAC, "active", NOW + 7200, NOW + 5)
@@ -80,6 +80,16 @@ def test_of_several_addresses_that_were_heard_of_the_last_one_counts() -> None:
         lease = itself(Dhcpd(known)).lease(MAC, [OLD, other], NOW)
         assert lease is not None
         assert lease.ip == "10.77.1.8"
+
+
+@pytest.mark.parametrize(("answered", "believed"), [(True, True), (False, False), (None, True)])
+def test_dhcpd_is_not_believed_where_nobody_answers_though_it_could_be_told(
+    answered: bool | None, believed: bool
+) -> None:
+    """The client was heard with a DISCOVER, and another server has given it another address."""
+    witness = itself(Dhcpd([HEARD]), lambda *_: answered)
+    assert (witness.lease(MAC, [OLD], NOW) is not None) is believed
+    assert ("nobody answers with its MAC at 10.77.1.9" in witness.says()) is not believed
 
 
 @pytest.mark.parametrize(("answered", "believed"), [(True, True), (False, False), (None, False)])
