@@ -16,10 +16,10 @@ its reader accepts: any order, spacing and case, comments, nested blocks, the fo
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
 
 from esxprov.model import Lease
@@ -65,8 +65,11 @@ _TOKEN = re.compile(
 )
 _MAC = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){5}\Z", re.IGNORECASE)
 _IP = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\Z")
-_DATE = re.compile(r"(?:\d+ )?(\d{4})/(\d{1,2})/(\d{1,2}) (\d{1,2}):(\d{1,2}):(\d{1,2})(?: ([+-]?\d{1,6}))?(?: UTC)?\Z")
-_EPOCH = re.compile(r"epoch (\d{1,15})\Z")
+_DATE = re.compile(
+    rb"(?:\d+ )?(\d{4})/(\d{1,2})/(\d{1,2}) (\d{1,2}):(\d{1,2}):(\d{1,2})(?: ([+-]?\d{1,6}))?(?: UTC)?\Z"
+)
+_EPOCH = re.compile(rb"epoch (\d{1,15})\Z")
+_DAY_0 = date(1970, 1, 1).toordinal()
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|(.))", re.DOTALL)
 _EVENTS = frozenset((b"expiry", b"release", b"commit", b"transmission", b"or"))
 _NEVER = 1 << 62
@@ -202,6 +205,10 @@ class Parser:
         text = self._carry + data if self._carry else data
         offset = self.position - len(self._carry)
         self.position += len(data)
+        one = _CANONICAL.match(text)
+        if one is not None and text[one.end() :] == b"\n":  # as dhcpd appends it
+            self._carry = b""
+            return [_canonical_record(one, offset + 1)]
         found = _NewestFirst()
         self._carry_on(text[self._read_backwards(text, 0, offset, found) :])
         return found.in_file_order()
@@ -456,22 +463,26 @@ def _canonical_record(found: re.Match[bytes], sequence: int) -> Record:
 @lru_cache(maxsize=256)  # of one record the same times are asked for again and again
 def _epoch_seconds(text: bytes | None) -> int | None:
     """A dhcpd time as epoch seconds, `_NEVER`, or None if it is no time. The weekday says nothing and is not read."""
-    words = " ".join(text.decode("ascii", "replace").split()) if text else ""
-    if words == "never":
-        return _NEVER
-    if epoch := _EPOCH.match(words):
-        return int(epoch[1])
-    date = _DATE.match(words)
-    if date is None:
+    if text is None:
         return None
-    *plain, offset = date.groups()
-    year, month, day, hour, minute, second = map(int, plain)
+    found = _DATE.match(text)  # as dhcpd's writer prints it
+    if found is None:
+        words = b" ".join(text.split())
+        if words == b"never":
+            return _NEVER
+        if epoch := _EPOCH.match(words):
+            return int(epoch[1])
+        found = _DATE.match(words)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, offset = map(int, found.groups(b"0"))
     if year >= 2038:  # dhcpd's reader: beyond its clock
         return _NEVER
     try:
-        return calendar.timegm((year, month, day, hour, minute, second)) + int(offset or 0)
+        days = date(year, month, 1).toordinal() - _DAY_0 + day - 1
     except ValueError:
         return None
+    return ((days * 24 + hour) * 60 + minute) * 60 + second + offset
 
 
 def _known(seconds: int | None) -> int | None:
@@ -486,4 +497,6 @@ def _unquoted(word: bytes) -> str:
         return bytes([int(octal, 8) & 0xFF]) if octal else character
 
     text = word[1:-1] if word.startswith(b'"') else word
-    return _ESCAPE.sub(plain, text).decode("utf-8", "replace")
+    if b"\\" in text:
+        text = _ESCAPE.sub(plain, text)
+    return text.decode("utf-8", "replace")
