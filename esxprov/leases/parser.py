@@ -27,14 +27,11 @@ from esxprov.model import Lease
 LONGEST_DECLARATION = 256 * 1024
 """Bytes carried for an unfinished declaration. More is junk, of which only the last line may start a record."""
 
-_PIECE = 8 << 20
-"""Bytes of a whole file that are read at a time."""
+_PIECE = 128 << 10
+"""Bytes of a whole file that are read at a time: they stay in the processor's cache, and in memory we have already."""
 
-_LONGEST_STRETCH = 64 << 20
-"""Bytes of a whole file that are held at most, while looking for the beginning of a record."""
-
-_COUNTED_TOGETHER = 16
-"""Records whose braces are counted at once, to see whether there is anything but records."""
+_LONGEST_STRETCH = 32 << 20
+"""Bytes of a whole file after which the beginning of a record is looked for no more; twice as many are held at most."""
 
 _LEASE_OPENS = rb"lease[ \t]++([0-9.]++)[ \t]*+\{[ \t\r]*+"
 _RECORD_START = re.compile(_LEASE_OPENS + rb"\n")
@@ -42,7 +39,7 @@ _PERHAPS_START = re.compile(_LEASE_OPENS + rb"\Z")  # its newline, or something 
 
 _TIME = rb"([^;\"{}#\n\0]*+);(?: #[^\n\0{]*+)?\n"  # "2 2026/11/24 15:31:07;" or "epoch 1795326089; # Sun Nov 22 ..."
 _REST = rb"[^;\"{}#\n\0]*+;\n"
-_QUOTED = rb"\"(?:[^\"\\\n\0]++|\\[^\n\0])*+\""
+_QUOTED = rb"\"[^\"\\\n\0]*+(?:\\[^\n\0][^\"\\\n\0]*+)*+\""
 _OCTET = rb"(?:1\d\d|[1-9]?\d|2[0-4]\d|25[0-5])"
 _CANONICAL = re.compile(
     rb"lease (" + rb"\.".join([_OCTET] * 4) + rb") \{\n"
@@ -223,7 +220,7 @@ class Parser:
         carry = None
         begin, text = size, b""
         while begin > 0 and len(text) <= _LONGEST_STRETCH:
-            end, begin = begin, max(0, begin - _PIECE)
+            end, begin = begin, max(0, begin - max(_PIECE, len(text)))  # twice as much of what has no record
             text = read(begin, end) + text
             # What stands before the first record of this piece belongs to an earlier one.
             start = _RECORD_START.search(text) if begin > 0 else None
@@ -252,30 +249,22 @@ class Parser:
         """Find the declarations of text[begin:], of which the first byte stands at `offset`; where to go on.
 
         From the end, because a superseded record need not even be decoded: most of an hour's file. But other blocks
-        may stand behind it, so braces are counted; for many records at a time, as there are no others as a rule.
-        `closed`: another record starts at the end.
+        may stand behind it, so another brace is looked for. `closed`: another record starts at the end.
         """
-        begins, ips = [begin], [b""]
-        for start in _RECORD_START.finditer(text, begin):
-            begins.append(start.start())
-            ips.append(start[1])
+        starts = list(_RECORD_START.finditer(text, begin))
         perhaps = None if closed else _PERHAPS_START.search(text, max(begin, text.rfind(b"\n") + 1))
         end = perhaps.start() if perhaps else len(text)
         resume = end if closed else None
-        for high in range(len(begins), 0, -_COUNTED_TOGETHER):
-            low = max(0, high - _COUNTED_TOGETHER)
-            only_records = text.count(b"{", begins[low], end) == high - max(low, 1)
-            if only_records and found.seen.issuperset(ips[low:high]):
-                end = begins[low]
-                continue
-            for begin, ip in zip(reversed(begins[low:high]), reversed(ips[low:high]), strict=True):
-                if ip not in found.seen or not (only_records or text.count(b"{", begin, end) == 1):
-                    items, done = self._read(text, begin, end, offset, closed=resume is not None)
-                    resume = done if resume is None else resume
-                    found.add(items)
-                end = begin
-        assert resume is not None
-        return resume
+        for start in reversed(starts):
+            record, inside = start.span()
+            if start[1] not in found.seen or text.find(b"{", inside, end) >= 0:
+                items, done = self._read(text, record, end, offset, closed=resume is not None)
+                resume = done if resume is None else resume
+                found.add(items)
+            end = record
+        items, done = self._read(text, begin, end, offset, closed=resume is not None)
+        found.add(items)
+        return done if resume is None else resume
 
     def _read(
         self, text: bytes, begin: int, end: int, offset: int, *, closed: bool = False
