@@ -9,6 +9,7 @@ from typing import Any
 from bridge.contract import CALLS, Lane
 
 EXCHANGE = "esxprov"
+LEASES_EXCHANGE = "esxprov.leases"
 DEAD = "esxprov.dead"
 CLI_REPLY_PREFIX = "esxprov.cli."
 VCLD_REPLY_PREFIX = "vcl.reply."
@@ -76,6 +77,31 @@ def service_topology(node: str, queue_type: str = "classic") -> Topology:
     """
     dead = QueueSpec(DEAD, arguments=_of_type("classic"))
     return Topology(EXCHANGE, (*lane_queues(node, queue_type), dead))
+
+
+def lease_questions(node: str = "*") -> str:
+    """`mn1.wanted`: what a node's service asks those who see leases; `*` binds to what all of them ask."""
+    return f"{node}.wanted"
+
+
+def lease_answers(node: str) -> str:
+    """`mn1.seen`: what they answer it."""
+    return f"{node}.seen"
+
+
+def lease_topology(queue: str, *keys: str) -> Topology:
+    """What each side of the talk about leases declares.
+
+    It has an exchange of its own, so that who publishes leases need not be let near the commands. A queue lives as
+    long as its connection: an answer is worth nothing later, and a question is asked again.
+    """
+    arguments = {**_of_type("classic"), "x-max-length": REPLY_MAX_LENGTH}
+    return Topology(LEASES_EXCHANGE, (QueueSpec(queue, keys, exclusive=True, arguments=arguments),))
+
+
+def lease_queue(name: str) -> str:
+    """`esxprov.leases.mn1-...`: `name` must be of this process alone."""
+    return f"{LEASES_EXCHANGE}.{name}"
 
 
 def own_reply_queue(name: str) -> Topology:

@@ -6,21 +6,19 @@ The Perl shim reads the same file (`[service] management_node` and `[vcld]`). La
 
 from __future__ import annotations
 
-import configparser
-import difflib
 import ipaddress
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bridge.parameters import BrokerParameters
 from esxprov.database import DatabaseConfig
 from esxprov.errors import ConfigurationError
 from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool
+from esxprov.settings import Schema, Settings
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
 VCLD_CONF = Path("/etc/vcl/vcld.conf")
@@ -56,19 +54,36 @@ LEASE_SOURCES = ("dhcpd", "kea", "dnsmasq")
 
 
 @dataclass(frozen=True, slots=True)
-class LeasesConfig:
-    """Where fresh DHCP leases are seen.
-
-    `path` is the lease file of a server of that `kind`, one of LEASE_SOURCES; `conf` is dhcpd's configuration (for
-    fixed addresses). `omapi` is where dhcpd answers questions, host and port. `guests`: VMware Tools are asked, too.
-    """
+class LeaseFileConfig:
+    """The lease file of a server of that `kind`, one of LEASE_SOURCES."""
 
     kind: str
     path: Path
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesConfig:
+    """Where fresh DHCP leases are seen.
+
+    In `files` of this machine, and on the `bus`: told by `esxprov leases publish`, which runs elsewhere as the broker
+    user `publisher`. `conf` is dhcpd's configuration (for fixed addresses). `omapi` is where dhcpd answers questions,
+    host and port. `guests`: VMware Tools are asked, too.
+    """
+
+    files: tuple[LeaseFileConfig, ...]
     conf: Path | None = None
     omapi: tuple[str, int] | None = None
     omapi_key_file: Path | None = None
     guests: bool = False
+    bus: bool = False
+    publisher: str = "esxprov-leases"
+
+    def __str__(self) -> str:
+        named = (("bus:", self.bus), ("tools:", self.guests))
+        return ", ".join([*map(str, self.files), *(name for name, is_one in named if is_one)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,14 @@ class HttpConfig:
     host: str
     port: int
     token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherConfig:
+    """What `esxprov leases publish` needs, on a machine that may have nothing else of ours."""
+
+    broker: BrokerConfig
+    leases: LeasesConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,37 +126,39 @@ class Config:
         return frozenset({self.vcld.user, self.cli.user, self.broker.user})
 
 
-_KEYS: dict[str, frozenset[str]] = {
-    "service": frozenset({"management_node", "workers_slow", "workers_fast", "journal_days"}),
-    "broker": frozenset({"url", "password_file", "ca_file", "queue_type"}),
-    "vcld": frozenset({"url", "password_file", "ca_file", "spool"}),
-    "cli": frozenset({"url", "password_file", "ca_file"}),
-    "database": frozenset({"host", "port", "unix_socket", "user", "password_file", "name", "ca_file"}),
-    "leases": frozenset({"source", "conf", "omapi", "omapi_key_file"}),
-    "http": frozenset({"listen", "token_file"}),
-    "endpoint": frozenset({"url", "user", "password_file", "ca_file", "thumbprint"}),
-    "pool": frozenset(
-        {
-            "endpoints",
-            "datacenter",
-            "cluster",
-            "profile",
-            "golden",
-            "inuse",
-            "disk",
-            "cpu_ratio",
-            "ram_ratio",
-            "reserved_ram_mb",
-            "policy",
-            "n_plus_one",
-            "cluster_max_per_host",
-            "cluster_affinity",
-            "image_hosts",
-        }
-    ),
-}
-_NAMED = ("endpoint", "pool")
-"""Sections of which there are several: `[endpoint esx1]`."""
+_SCHEMA = Schema(
+    keys={
+        "service": frozenset({"management_node", "workers_slow", "workers_fast", "journal_days"}),
+        "broker": frozenset({"url", "password_file", "ca_file", "queue_type"}),
+        "vcld": frozenset({"url", "password_file", "ca_file", "spool"}),
+        "cli": frozenset({"url", "password_file", "ca_file"}),
+        "database": frozenset({"host", "port", "unix_socket", "user", "password_file", "name", "ca_file"}),
+        "leases": frozenset({"source", "conf", "omapi", "omapi_key_file", "publisher"}),
+        "publisher": frozenset({"url", "password_file", "ca_file"}),
+        "http": frozenset({"listen", "token_file"}),
+        "endpoint": frozenset({"url", "user", "password_file", "ca_file", "thumbprint"}),
+        "pool": frozenset(
+            {
+                "endpoints",
+                "datacenter",
+                "cluster",
+                "profile",
+                "golden",
+                "inuse",
+                "disk",
+                "cpu_ratio",
+                "ram_ratio",
+                "reserved_ram_mb",
+                "policy",
+                "n_plus_one",
+                "cluster_max_per_host",
+                "cluster_affinity",
+                "image_hosts",
+            }
+        ),
+    },
+    named=("endpoint", "pool"),
+)
 
 
 def load(
@@ -147,159 +172,41 @@ def load(
 
     `overrides` are `section.key=value`. Raises ConfigurationError: one sentence, naming file and key.
     """
-    chosen = path or Path(environment.get("ESXPROV_CONF") or DEFAULT_PATH)
-    values = _read_file(chosen)
-    _apply_environment(values, environment)
-    _apply_overrides(values, overrides)
-    reader = _Reader(chosen, values)
-    reader.refuse_unknown()
+    reader = _settings(environment, overrides, path)
     broker = _broker(reader, "broker")
     endpoints = {name: _endpoint(reader, section, name) for section, name in reader.named("endpoint")}
     pools = {name: _pool(reader, section, name, endpoints) for section, name in reader.named("pool")}
-    _refuse_shared_profiles(chosen, pools)
+    _refuse_shared_profiles(reader.path, pools)
     return Config(
-        path=chosen,
+        path=reader.path,
         service=_service(reader),
         broker=broker,
-        vcld=_broker(reader, "vcld") if "url" in values.get("vcld", {}) else broker,
-        cli=_broker(reader, "cli") if "url" in values.get("cli", {}) else broker,
+        vcld=_broker(reader, "vcld") if reader.optional("vcld", "url") else broker,
+        cli=_broker(reader, "cli") if reader.optional("cli", "url") else broker,
         database=_database(reader, vcld_conf),
         leases=_leases(reader),
         endpoints=endpoints,
         pools=pools,
-        http=_http(reader) if "http" in values else None,
+        http=_http(reader) if "http" in reader.values else None,
     )
 
 
-# --- sources ---------------------------------------------------------------------------------------------------------
+def load_publisher(
+    environment: Mapping[str, str], overrides: Iterable[str] = (), *, path: Path | None = None
+) -> PublisherConfig:
+    """What `esxprov leases publish` needs of the same file; the other sections may be missing."""
+    reader = _settings(environment, overrides, path)
+    leases = _leases(reader)
+    if not leases.files:
+        raise reader.wrong("leases", "source", f"is {str(leases)!r}, so there is no lease file here to publish from")
+    return PublisherConfig(_broker(reader, "publisher"), leases)
 
 
-def _read_file(path: Path) -> dict[str, dict[str, str]]:
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), inline_comment_prefixes=("#",))
-    try:
-        with path.open(encoding="utf-8") as file:
-            parser.read_file(file)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read ({error.strerror}): write it, or name another file in ESXPROV_CONF"
-        ) from error
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not an INI file: {str(error).splitlines()[0]}") from error
-    return {_squeeze(section): dict(parser[section]) for section in parser.sections()}
+def _settings(environment: Mapping[str, str], overrides: Iterable[str], path: Path | None) -> Settings:
+    return Settings.read(path or Path(environment.get("ESXPROV_CONF") or DEFAULT_PATH), _SCHEMA, environment, overrides)
 
 
-def _squeeze(section: str) -> str:
-    return " ".join(section.split())
-
-
-def _apply_environment(values: dict[str, dict[str, str]], environment: Mapping[str, str]) -> None:
-    names = {_variable(section): section for section in [*_KEYS, *values] if section not in _NAMED}
-    for variable, value in environment.items():
-        for prefix, section in names.items():
-            key = variable.removeprefix(prefix + "_").lower()
-            if variable.startswith(prefix + "_") and key in _KEYS[section.split(" ", 1)[0]]:
-                values.setdefault(section, {})[key] = value
-
-
-def _variable(section: str) -> str:
-    return "ESXPROV_" + re.sub(r"[^A-Za-z0-9]", "_", section).upper()
-
-
-def _apply_overrides(values: dict[str, dict[str, str]], overrides: Iterable[str]) -> None:
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        section, dot, key = name.rpartition(".")
-        if not equals or not dot:
-            raise ConfigurationError(
-                f"--set {override!r} is not of the form section.key=value, like service.workers_slow=4"
-            )
-        values.setdefault(_squeeze(section), {})[key.strip()] = value
-
-
-# --- checks ----------------------------------------------------------------------------------------------------------
-
-
-class _Reader:
-    """Settings by section and key, with errors that name file, section and key."""
-
-    def __init__(self, path: Path, values: dict[str, dict[str, str]]) -> None:
-        self.path = path
-        self.values = values
-
-    def refuse_unknown(self) -> None:
-        for section, keys in self.values.items():
-            kind, _, name = section.partition(" ")
-            if kind not in _KEYS or (kind in _NAMED) != bool(name):
-                shown = [f"{known} NAME" if known in _NAMED else known for known in _KEYS]
-                raise ConfigurationError(f"{self.path}: there is no section [{section}]{_nearest(section, shown)}")
-            for key in keys:
-                if key not in _KEYS[kind]:
-                    raise ConfigurationError(
-                        f"{self.path}: [{section}] has no key {key!r}{_nearest(key, sorted(_KEYS[kind]))}"
-                    )
-
-    def named(self, kind: str) -> list[tuple[str, str]]:
-        return [(section, section.partition(" ")[2]) for section in self.values if section.startswith(kind + " ")]
-
-    def text(self, section: str, key: str, default: str | None = None) -> str:
-        value = self.values.get(section, {}).get(key, default)
-        if value is None or value == "":
-            raise self.wrong(section, key, "is missing")
-        return value
-
-    def optional(self, section: str, key: str) -> str | None:
-        return self.values.get(section, {}).get(key) or None
-
-    def path_of(self, section: str, key: str) -> Path | None:
-        value = self.optional(section, key)
-        if value is None:
-            return None
-        if not Path(value).is_file():
-            raise self.wrong(section, key, f"names {value}, which is not a file")
-        return Path(value)
-
-    def number(
-        self, section: str, key: str, default: float, kind: Callable[[str], Any], least: float, most: float
-    ) -> Any:
-        value = self.values.get(section, {}).get(key)
-        if value is None:
-            return default
-        try:
-            number = kind(value)
-        except ValueError:
-            number = None
-        if number is None or not least <= number <= most:
-            wanted = "a whole number" if kind is int else "a number"
-            raise self.wrong(section, key, f"is {value!r}, expected {wanted} from {least:g} to {most:g}")
-        return number
-
-    def choice(self, section: str, key: str, default: str, choices: tuple[str, ...]) -> str:
-        value = self.text(section, key, default)
-        if value not in choices:
-            raise self.wrong(section, key, f"is {value!r}, expected {' or '.join(choices)}")
-        return value
-
-    def secret(self, section: str, key: str = "password_file") -> str:
-        path = self.path_of(section, key)
-        if path is None:
-            raise self.wrong(section, key, "is missing")
-        try:
-            if path.stat().st_mode & 0o007:
-                raise self.wrong(section, key, f"names {path}, which everybody may read: chmod 640 it")
-            return path.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.wrong(section, key, f"names {path}, which cannot be read: {error}") from error
-
-    def wrong(self, section: str, key: str, what: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.path}: [{section}] {key} {what}")
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
-
-
-def _service(reader: _Reader) -> ServiceConfig:
+def _service(reader: Settings) -> ServiceConfig:
     node = reader.text("service", "management_node", socket.gethostname().split(".", 1)[0])
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z", node):
         raise reader.wrong("service", "management_node", f"is {node!r}, expected a short host name without dots")
@@ -311,7 +218,7 @@ def _service(reader: _Reader) -> ServiceConfig:
     )
 
 
-def _broker(reader: _Reader, section: str) -> BrokerConfig:
+def _broker(reader: Settings, section: str) -> BrokerConfig:
     url = reader.text(section, "url")
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname or not parts.username:
@@ -339,7 +246,7 @@ def _hidden(url: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
-def _database(reader: _Reader, vcld_conf: Path) -> DatabaseConfig:
+def _database(reader: Settings, vcld_conf: Path) -> DatabaseConfig:
     fallback = _vcld_database(vcld_conf)
     section = "database"
     password = reader.secret(section) if reader.optional(section, "password_file") else fallback.get("password", "")
@@ -373,39 +280,49 @@ def _vcld_database(path: Path) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def _leases(reader: _Reader) -> LeasesConfig:
+def _leases(reader: Settings) -> LeasesConfig:
     source = reader.text("leases", "source", "dhcpd:/var/lib/dhcp/dhcpd.leases")
-    kinds = dict.fromkeys(part.strip() for part in source.split(","))
-    guests = kinds.pop("tools:", False) is None
-    kind, colon, path = next(iter(kinds), "").partition(":")
-    if len(kinds) != 1 or kind not in LEASE_SOURCES or not colon or not path.startswith("/"):
-        expected = "dhcpd:/path/of/dhcpd.leases, kea:/path/of/kea-leases4.csv or dnsmasq:/path/of/dnsmasq.leases"
-        expected += ", and perhaps ', tools:' behind it"
-        raise reader.wrong("leases", "source", f"is {source!r}, expected {expected}")
+    names = list(dict.fromkeys(part.strip() for part in source.split(",")))
+    files = []
+    for name in names:
+        if name in ("bus:", "tools:"):
+            continue
+        kind, colon, path = name.partition(":")
+        if kind not in LEASE_SOURCES or not colon or not path.startswith("/"):
+            expected = "dhcpd:/path/of/dhcpd.leases, kea:/path/of/kea-leases4.csv, dnsmasq:/path/of/dnsmasq.leases"
+            raise reader.wrong(
+                "leases", "source", f"has {name!r}, expected {expected}, bus: or tools:, or several with commas between"
+            )
+        files.append(LeaseFileConfig(kind, Path(path)))
+    if not files and "bus:" not in names:
+        raise reader.wrong("leases", "source", f"is {source!r}: VMware Tools alone are no source, name a file or bus:")
     conf = reader.optional("leases", "conf")
+    if conf and not any(file.kind == "dhcpd" for file in files):
+        raise reader.wrong("leases", "conf", "is set, but dhcpd's lease file is no source here: leave it out")
     return LeasesConfig(
-        kind=kind,
-        path=Path(path),
+        files=tuple(files),
         conf=Path(conf) if conf else None,
-        omapi=_omapi(reader, kind),
+        omapi=_omapi(reader, files),
         omapi_key_file=reader.path_of("leases", "omapi_key_file"),
-        guests=guests,
+        guests="tools:" in names,
+        bus="bus:" in names,
+        publisher=reader.text("leases", "publisher", "esxprov-leases"),
     )
 
 
-def _omapi(reader: _Reader, kind: str) -> tuple[str, int] | None:
+def _omapi(reader: Settings, files: Sequence[LeaseFileConfig]) -> tuple[str, int] | None:
     address = reader.optional("leases", "omapi")
     if address is None:
         return None
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise reader.wrong("leases", "omapi", f"is {address!r}, expected a host and a port like 127.0.0.1:7911")
-    if kind != "dhcpd":
-        raise reader.wrong("leases", "omapi", f"is set, but {kind} does not speak OMAPI: leave it out")
+    if not any(file.kind == "dhcpd" for file in files):
+        raise reader.wrong("leases", "omapi", "is set, but only dhcpd speaks OMAPI and its file is no source here")
     return host, int(port)
 
 
-def _http(reader: _Reader) -> HttpConfig:
+def _http(reader: Settings) -> HttpConfig:
     listen = reader.text("http", "listen")
     host, colon, port = listen.rpartition(":")
     try:
@@ -431,7 +348,7 @@ def _http(reader: _Reader) -> HttpConfig:
     return HttpConfig(str(address), int(port), token)
 
 
-def _endpoint(reader: _Reader, section: str, name: str) -> EndpointConfig:
+def _endpoint(reader: Settings, section: str, name: str) -> EndpointConfig:
     url = reader.text(section, "url")
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
@@ -449,7 +366,7 @@ def _endpoint(reader: _Reader, section: str, name: str) -> EndpointConfig:
     )
 
 
-def _pool(reader: _Reader, section: str, name: str, endpoints: Mapping[str, EndpointConfig]) -> Pool:
+def _pool(reader: Settings, section: str, name: str, endpoints: Mapping[str, EndpointConfig]) -> Pool:
     members = tuple(part.strip() for part in reader.text(section, "endpoints").split(",") if part.strip())
     for member in members:
         if member not in endpoints:
@@ -474,7 +391,7 @@ def _pool(reader: _Reader, section: str, name: str, endpoints: Mapping[str, Endp
     )
 
 
-def _image_hosts(reader: _Reader, section: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _image_hosts(reader: Settings, section: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """`gpu-*: blade1 blade2; win-*: blade3`"""
     rules = []
     for rule in filter(None, map(str.strip, (reader.optional(section, "image_hosts") or "").split(";"))):
@@ -486,7 +403,7 @@ def _image_hosts(reader: _Reader, section: str) -> tuple[tuple[str, tuple[str, .
     return tuple(rules)
 
 
-def _directory(reader: _Reader, section: str, key: str) -> str:
+def _directory(reader: Settings, section: str, key: str) -> str:
     value = reader.text(section, key, key)
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z", value):
         raise reader.wrong(section, key, f"is {value!r}, expected a directory on the datastore, like {key}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from esxprov.errors import ProvisioningError
 from esxprov.model import (
@@ -225,11 +225,11 @@ class Watches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A position in the stream of lease records: the count of those read so far, and the time (epoch seconds)."""
+class Armed:
+    """The moment (epoch seconds) after which leases are fresh, and what each place where they are seen notes of it."""
 
-    sequence: int
     at: float
+    marks: tuple[Any, ...] = ()
 
 
 GuestAddresses = Callable[[], Sequence[tuple[str, str]]]
@@ -239,11 +239,11 @@ GuestAddresses = Callable[[], Sequence[tuple[str, str]]]
 class LeaseSource(Protocol):
     """Fresh DHCP leases."""
 
-    def mark(self) -> Mark:
-        """The position now, taken before power-on: only what is recorded after it is fresh."""
+    def arm(self, mac: str | None) -> Armed:
+        """Now, before power-on: only what is recorded later is fresh. The MAC, if known, is that of the VM."""
 
-    def mark_of(self, at: float) -> Mark:
-        """A mark that an earlier process took at that time: what its reader counted is gone, so times decide."""
+    def rearm(self, mac: str | None, at: float) -> Armed:
+        """What an earlier process armed at that time: what its reader counted is gone, so times decide."""
 
     def end_old(self, mac: str) -> None:
         """End what leases a MAC has, if that can be done, so that the next one is new. Only for a VM that is off."""
@@ -251,7 +251,7 @@ class LeaseSource(Protocol):
     def wait(
         self,
         mac: str,
-        mark: Mark,
+        armed: Armed,
         timeout_s: float,
         cancelled: Callable[[], bool],
         guest: GuestAddresses | None = None,

@@ -6,9 +6,8 @@ import gc
 import logging
 import os
 import signal
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,20 +16,21 @@ from types import FrameType
 from bridge.amqp.thread import BrokerThread
 from bridge.contract import PROGRESS_INTERVAL_S, Lane
 from bridge.message import BrokerUnavailable
-from bridge.parameters import BrokerParameters
 from bridge.topology import lane_queue, service_topology
-from esxprov import owner, schema
+from esxprov import owner, schema, systemd
+from esxprov.broker import CONNECT_S, broker_parameters
 from esxprov.clock import SystemClock
-from esxprov.config import BrokerConfig, Config
+from esxprov.config import Config
 from esxprov.database import Database, VclInventory
 from esxprov.dispatch import Dispatcher, Limits
-from esxprov.errors import ConfigurationError, DependencyUnavailable, ProvisioningError
+from esxprov.errors import DependencyUnavailable, ProvisioningError
 from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
 from esxprov.housekeeping import Housekeeping
 from esxprov.journal import RENEW_S, Journal
-from esxprov.leases.sources import fresh_leases, watcher_of
-from esxprov.leases.watcher import LeaseWatcher
+from esxprov.lease_bus import on_bus
+from esxprov.leases.source import Source
+from esxprov.leases.sources import fresh_leases, watchers_of, watching
 from esxprov.looks import Looks
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
@@ -51,9 +51,6 @@ RENEW_CLAIMS_S = 60
 """A fifth of a claim's lease."""
 
 FORGET_S = 3600
-
-CONNECT_S = 15
-"""How long the broker may take at the start before we give up and leave the next try to systemd."""
 
 
 _STARTING = "starting"
@@ -80,23 +77,15 @@ class ConfiguredPools:
         return list(self.config.pools.values())
 
 
-def broker_parameters(config: BrokerConfig) -> BrokerParameters:
-    """A configured broker user as the bridge wants it. Raises ConfigurationError for a URL that is not safe to use."""
-    try:
-        return BrokerParameters.from_url(config.url, config.password, config.ca_file)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-
-
 @contextmanager
 def tools(config: Config) -> Iterator[Tools]:
     """The world, for one command of the command line."""
     database = Database(config.database)
-    with watcher_of(config.leases) as watcher:
+    with watching(config.leases) as watchers:
         hypervisors = VSphere(config.endpoints)
         looks = Looks(hypervisors)
         try:
-            yield _tools(config, database, Claims(database), hypervisors, looks, watcher)
+            yield _tools(config, database, Claims(database), hypervisors, looks, watchers)
         finally:
             looks.close()
             hypervisors.close()
@@ -104,7 +93,7 @@ def tools(config: Config) -> Iterator[Tools]:
 
 
 def _tools(
-    config: Config, database: Database, claims: Claims, hypervisors: VSphere, looks: Looks, watcher: LeaseWatcher
+    config: Config, database: Database, claims: Claims, hypervisors: VSphere, looks: Looks, sources: Sequence[Source]
 ) -> Tools:
     return Tools(
         hypervisors=hypervisors,
@@ -112,7 +101,7 @@ def _tools(
         pools=ConfiguredPools(config),
         claims=claims,
         quarantine=Quarantine(database),
-        leases=fresh_leases(config.leases, watcher),
+        leases=fresh_leases(config.leases, sources),
         inventory=VclInventory(database),
         placers=Placers(),
     )
@@ -136,17 +125,20 @@ class _Service:
         self._journal = Journal(self._database, owner.myself())
         self._watches = Watches(config.endpoints)
         self._hypervisors = VSphere(config.endpoints, self._watches)
-        self._watcher = watcher_of(config.leases)
+        self._watchers = watchers_of(config.leases)
         self._looks = Looks(self._hypervisors, watches=self._watches)
         self._claims = Claims(self._database, self._journal.owner)
-        self._tools = _tools(config, self._database, self._claims, self._hypervisors, self._looks, self._watcher)
+        self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._errands.soon("send replies"))
+        sources: list[Source] = [*self._watchers]
+        if config.leases.bus:
+            sources.append(on_bus(self._broker, self._node, config.leases))
+        self._tools = _tools(config, self._database, self._claims, self._hypervisors, self._looks, sources)
         self._reconciler = Reconciler(self._claims, self._looks, config.pools.values())
         # Signs of life must not wait for a silent broker, nor that for a silent host: each has a thread of its own.
         self._house = Housekeeping(self._clock)
         self._errands = Housekeeping(self._clock, "errands")
         self._sweeper = Housekeeping(self._clock, "sweeper")
         self._web = WebServer(config.http, self._tools, self._clock) if config.http else None
-        self._broker = BrokerThread(broker_parameters(config.broker), on_up=lambda: self._errands.soon("send replies"))
         self._lanes = Lanes(self._broker, self._node)
         self._outbox = Outbox(self._broker, self._journal, self._clock.now)
         about_us = {"version": metadata.version("esxprov"), "node": self._node, "pid": os.getpid()}
@@ -178,7 +170,8 @@ class _Service:
         self._sweeper.every(RECONCILE_S, "reconcile claims", self._reconciler.run, first_s=0)
         if self._web:
             self._web.start()
-        self._watcher.start()
+        for watcher in self._watchers:
+            watcher.start()
         self._watches.start()
         self._start_broker()
         # What an earlier service left comes first: the queue would fill all workers.
@@ -191,7 +184,7 @@ class _Service:
         self._sweeper.start()
         # What is here now stays: pyVmomi's classes alone are many, and need not be looked through at each collection.
         gc.freeze()
-        _notify_systemd("READY=1")
+        systemd.notify("READY=1")
         log.info("esxprov %s serves node %s", metadata.version("esxprov"), self._node)
         self._ended.wait()
         self._stop()
@@ -216,7 +209,7 @@ class _Service:
 
     def _stop(self) -> None:
         """Take nothing more, let every job reach its next border, keep ownership alive until the last of them has."""
-        _notify_systemd("STOPPING=1")
+        systemd.notify("STOPPING=1")
         for lane in Lane:
             self._broker.pause(lane_queue(self._node, lane))
         self._clock.end()
@@ -227,7 +220,8 @@ class _Service:
         self._errands.stop()
         self._sweeper.stop()
         self._broker.stop()
-        self._watcher.stop()
+        for watcher in self._watchers:
+            watcher.stop()
         self._watches.stop()
         self._looks.close()
         self._hypervisors.close()
@@ -237,14 +231,6 @@ class _Service:
     def _sweep(self) -> None:
         for pool in self._config.pools.values():
             sweep(self._tools, pool)
-
-
-def _notify_systemd(state: str) -> None:
-    """sd_notify(3) in four lines: a datagram to the socket systemd names."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-            notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def reconcile(config: Config, *, dry_run: bool, force: bool) -> Report:

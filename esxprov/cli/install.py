@@ -16,9 +16,11 @@ def sample_config() -> None:
 
 
 @click.command("unit-file")
-def unit_file() -> None:
+@click.option("--leases", is_flag=True, help="For `esxprov leases publish`, on the machine of the DHCP server.")
+def unit_file(leases: bool) -> None:
     """Print a systemd unit that runs this very program."""
-    click.echo(shared_file("esxprov.service").replace("@esxprov@", str(Path(sys.argv[0]).resolve())), nl=False)
+    name = "esxprov-leases.service" if leases else "esxprov.service"
+    click.echo(shared_file(name).replace("@esxprov@", str(Path(sys.argv[0]).resolve())), nl=False)
 
 
 @click.command("vcl-rows")

@@ -13,7 +13,7 @@ import click
 
 from esxprov import tables
 from esxprov.cli.setup import EX_UNAVAILABLE, Failure, Setup, as_json, setup
-from esxprov.config import LEASE_SOURCES, LeasesConfig
+from esxprov.config import LEASE_SOURCES, LeaseFileConfig, LeasesConfig
 
 if TYPE_CHECKING:
     from esxprov.model import Lease
@@ -56,20 +56,21 @@ def show(setup: Setup, mac: str | None, ip: str | None, file: Path | None, kind:
 
     Fixed addresses of `host` declarations are shown, too (state "static"). Times are UTC.
     """
-    from esxprov.leases import watcher
-    from esxprov.leases.followers import follower_for
+    from esxprov.leases.sources import watching
 
-    source = _source(setup, file, kind)
-    try:
-        found = watcher.active(follower_for(source.kind, source.path), source.conf)
-    except OSError as error:
-        raise _unreadable(source.path, error) from error
+    config = _config(setup, file, kind)
+    found: list[Lease] = []
+    with watching(config) as watchers:
+        for one, watcher in zip(config.files, watchers, strict=True):
+            if watcher.problem is not None:
+                raise _unreadable(one.path, watcher.problem)
+            found += watcher.active()
     rows = [
         _row(lease) for lease in found if (mac is None or lease.mac == mac) and (ip is None or _is_same(lease.ip, ip))
     ]
     rows.sort(key=lambda row: (ip_address(row["ip"]).version, ip_address(row["ip"])))
-    columns = ["ip", "mac", "state", "starts", "ends", "hostname"]
-    tables.show(rows, columns, as_json=as_json, empty=f"no active lease in {source.path}")
+    columns = ["ip", "mac", "state", "fixed", "starts", "ends", "hostname"]
+    tables.show(rows, columns, as_json=as_json, empty=f"no active lease in {_names(config)}")
 
 
 @leases.command()
@@ -83,18 +84,18 @@ def watch(setup: Setup, mac: str | None, file: Path | None, kind: str | None, as
 
     Ends with Ctrl-C. With --json each line is a JSON object.
     """
-    from esxprov.leases.followers import follower_for
-    from esxprov.leases.watcher import LeaseWatcher
+    from esxprov.leases.sources import watching
 
-    source = _source(setup, file, kind)
-    try:
-        source.path.open("rb").close()
-    except OSError as error:
-        raise _unreadable(source.path, error) from error
+    config = _config(setup, file, kind)
+    for one in config.files:
+        try:
+            one.path.open("rb").close()
+        except OSError as error:
+            raise _unreadable(one.path, error) from error
     fresh: SimpleQueue[Lease] = SimpleQueue()
     try:
-        with LeaseWatcher(follower_for(source.kind, source.path), source.conf, fresh.put):
-            click.echo(f"watching {source.path}, Ctrl-C ends it", err=True)
+        with watching(config, fresh.put):
+            click.echo(f"watching {_names(config)}, Ctrl-C ends it", err=True)
             while True:
                 lease = fresh.get()
                 if mac is None or lease.mac == mac:
@@ -102,6 +103,24 @@ def watch(setup: Setup, mac: str | None, file: Path | None, kind: str | None, as
                     click.echo(json.dumps(row) if as_json else tables.printable(_line(row)))
     except KeyboardInterrupt:
         return
+
+
+@leases.command()
+@click.option("--node", "nodes", multiple=True, help="Only for this management node; may be given again.")
+@setup
+def publish(setup: Setup, nodes: tuple[str, ...]) -> None:
+    """Tell services elsewhere of fresh leases here.
+
+    Runs until SIGTERM.
+
+    For the machine of the DHCP server, where the service runs elsewhere with 'bus:' in its [leases] source. Needs of
+    esxprov.conf only [leases] and [publisher], the broker and its user. Tells only of MAC addresses that a service
+    waits for. Restart it at any time: what is still waited for is asked for again.
+    """
+    from esxprov import lease_bus
+
+    setup.log_as_a_service()
+    lease_bus.serve(setup.publisher_config, nodes)
 
 
 @leases.command()
@@ -113,18 +132,22 @@ def check(setup: Setup, as_json: bool) -> None:
     Says which line to change where not.
 
     Reads the lease file and dhcpd's configuration as [leases] names them, and tries whether events of the directory
-    arrive and OMAPI answers. Exit code 1 if leases will be lost.
+    arrive, and whether OMAPI and the publishers on the bus answer. Exit code 1 if leases will be lost.
     """
     from esxprov.leases import check as checks
     from esxprov.leases.sources import omapi_of
 
     config = setup.config.leases
     omapi = omapi_of(config)
-    found = list(checks.of_file(config.path))
+    found = [finding for file in config.files for finding in checks.of_file(file.path)]
     if config.conf is not None:
         found += checks.of_conf(config.conf, ends_old=omapi is not None)
     if omapi is not None:
         found.append(checks.of_omapi(omapi))
+    if config.bus:
+        from esxprov import lease_bus
+
+        found += checks.of_bus(lease_bus.who_answers(setup.config))
     if as_json:
         rows = [
             {"what": one.what, "result": one.result, "change": one.cure or None, "serious": one.is_serious}
@@ -145,12 +168,19 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['starts'] or '-'}  {row['ip']:<15}  {row['mac']}  {row['hostname'] or ''}".rstrip()
 
 
-def _source(setup: Setup, file: Path | None, kind: str | None) -> LeasesConfig:
+def _config(setup: Setup, file: Path | None, kind: str | None) -> LeasesConfig:
     if file is not None:
-        return LeasesConfig(kind or "dhcpd", file)
+        return LeasesConfig((LeaseFileConfig(kind or "dhcpd", file),))
     if kind is not None:
         raise click.UsageError("--format says what --file names; without --file [leases] source names both")
-    return setup.config.leases
+    config = setup.config.leases
+    if not config.files:
+        raise Failure("[leases] source names no file of this machine: ask where 'esxprov leases publish' runs")
+    return config
+
+
+def _names(config: LeasesConfig) -> str:
+    return ", ".join(str(file.path) for file in config.files)
 
 
 def _unreadable(path: Path, error: OSError) -> Failure:

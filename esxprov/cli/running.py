@@ -48,7 +48,7 @@ def check_config(setup: Setup, as_json: bool) -> None:
                 "vcld": config.vcld.url,
                 "cli": config.cli.url,
                 "database": f"{config.database.address}, user {config.database.user}",
-                "leases": config.leases.path,
+                "leases": config.leases,
                 "http": _http(config),
             }
         )
@@ -73,7 +73,7 @@ def _meaning(config: Config) -> dict[str, object]:
         "vcld": config.vcld.url,
         "cli": config.cli.url,
         "database": config.database.address,
-        "leases": str(config.leases.path),
+        "leases": str(config.leases),
         "http": _http(config),
         "endpoints": {name: one.url for name, one in config.endpoints.items()},
         "pools": _pools(config),

@@ -96,6 +96,11 @@ class Setup:
         return configuration.load(os.environ, self._overrides, path=self._conf)
 
     @property
+    def publisher_config(self) -> configuration.PublisherConfig:
+        """What `esxprov leases publish` needs of the same file."""
+        return configuration.load_publisher(os.environ, self._overrides, path=self._conf)
+
+    @property
     def database(self) -> Database:
         """The database with our tables in it, as `check_tables` says."""
         database = self.any_database
@@ -118,7 +123,7 @@ class Setup:
     def client(self) -> Client:
         """A connection to the broker, to be entered."""
         from bridge.client import Client
-        from esxprov.service import broker_parameters
+        from esxprov.broker import broker_parameters
 
         config = self.config
         return Client(broker_parameters(config.cli), config.service.management_node, connect_s=CONNECT_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from esxprov.errors import ProvisioningError
 from esxprov.job import Job
 from esxprov.model import Lease
-from esxprov.ports import GuestAddresses, Mark, Tools
+from esxprov.ports import Armed, GuestAddresses, Tools
 
 BOOT_MOST_S = 900
 """The slowest boot we wait for: a Windows guest on a busy host at the start of a class."""
@@ -14,14 +14,14 @@ ADDRESS_SPARE_S = 2
 """What is left of the deadline for telling the caller that no address was seen."""
 
 
-def wait_for_address(job: Job, tools: Tools, mac: str, mark: Mark, guest: GuestAddresses) -> Lease:
+def wait_for_address(job: Job, tools: Tools, mac: str, armed: Armed, guest: GuestAddresses) -> Lease:
     """The fresh lease of `mac`, or what else tells its address.
 
     Raises `ip_not_seen` with what was seen instead and what to look at.
     """
     timeout_s = min(BOOT_MOST_S, job.remaining_s() - ADDRESS_SPARE_S)
     try:
-        return tools.leases.wait(mac, mark, timeout_s, job.interrupted, guest)
+        return tools.leases.wait(mac, armed, timeout_s, job.interrupted, guest)
     except ProvisioningError:
         # Whoever interrupted the wait (a cancel, the end of the service, the deadline) has the better reason.
         job.check()

@@ -20,7 +20,7 @@ from esxprov.handlers.image import missing
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
 from esxprov.model import ClaimState, DiskInfo, DiskMode, Lease, Profile, Vm
-from esxprov.ports import Hypervisor, Mark, Tools
+from esxprov.ports import Armed, Hypervisor, Tools
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ class _Deployment:
         self._provide_disk()
         self._configure()
         machine = self._register()
-        mark = self._power_on(machine)
-        lease = self._wait_for_address(machine, mark)
+        armed = self._power_on(machine)
+        lease = self._wait_for_address(machine, armed)
         self.tools.claims.mark(self.placed.claim_id, ClaimState.RUNNING)
         profile = self.job.request.profile
         return {
@@ -215,31 +215,32 @@ class _Deployment:
                 self.hypervisor.snapshot_before_first_power_on(machine)
         return machine
 
-    def _power_on(self, machine: Vm) -> Mark:
-        """The mark is written down before the VM is switched on, so that a lease seen meanwhile still counts as
+    def _power_on(self, machine: Vm) -> Armed:
+        """The moment is written down before the VM is switched on, so that a lease seen meanwhile still counts as
         fresh.
         """
-        armed = self.job.steps.get("arm")
-        if armed is None:
-            mark = self.tools.leases.mark()
+        mac = self.job.request.computer.private_mac
+        before = self.job.steps.get("arm")
+        if before is None:
+            armed = self.tools.leases.arm(mac)
             # Not once it is armed: the VM may be on by now, and the lease its new one.
-            if mac := self.job.request.computer.private_mac:
+            if mac:
                 self.tools.leases.end_old(mac)
         else:
-            mark = self.tools.leases.mark_of(armed["at"])
-        self.job.keep("arm", at=mark.at)
+            armed = self.tools.leases.rearm(mac, before["at"])
+        self.job.keep("arm", at=armed.at)
         with self.job.step("power_on", f"switching {machine.name} on", "startvm"):
             self.hypervisor.power_on(machine)
         self.tools.quarantine.clear(self.placed.host, self.job.request.image.name)
-        return mark
+        return armed
 
-    def _wait_for_address(self, machine: Vm, mark: Mark) -> Lease:
+    def _wait_for_address(self, machine: Vm, armed: Armed) -> Lease:
         nics = self.hypervisor.nics(machine)
         if not nics:
             raise ProvisioningError("vsphere_fault", f"{machine.name} has no network card on {self.placed.host_name}")
         with self.job.step("wait_for_address", f"waiting for a lease of {nics[0].mac}"):
             guest = partial(self.hypervisor.guest_addresses, machine)
-            return wait_for_address(self.job, self.tools, nics[0].mac, mark, guest)
+            return wait_for_address(self.job, self.tools, nics[0].mac, armed, guest)
 
 
 def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, ...]:

@@ -49,7 +49,7 @@ def power_reset(job: Job, tools: Tools) -> dict[str, Any]:
 
 
 def _boot(job: Job, tools: Tools, found: vm.Found, *, reset: bool) -> dict[str, Any]:
-    mark = tools.leases.mark()
+    armed = tools.leases.arm(job.request.computer.private_mac)
     with job.step("power_on", f"{'resetting' if reset else 'switching on'} {found.vm.name}", "startvm"):
         if reset:
             found.hypervisor.reset(found.vm)
@@ -63,7 +63,7 @@ def _boot(job: Job, tools: Tools, found: vm.Found, *, reset: bool) -> dict[str, 
             wait_s = min(BOOT_S, job.remaining_s() - ADDRESS_SPARE_S)
             # Of a VM that was on, VMware Tools may still report what was so before its reset.
             guest = None if reset else partial(found.hypervisor.guest_addresses, found.vm)
-            lease = tools.leases.wait(nics[0].mac, mark, wait_s, job.interrupted, guest)
+            lease = tools.leases.wait(nics[0].mac, armed, wait_s, job.interrupted, guest)
     except ProvisioningError as error:
         # Whoever interrupted the wait has the better reason: the end of the service is no cancel.
         job.check()

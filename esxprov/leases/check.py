@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from esxprov.leases import conf
@@ -63,6 +63,15 @@ def of_omapi(omapi: Omapi) -> Finding:
         cure = "omapi-port and omapi-key in dhcpd.conf, or [leases] omapi"
         return Finding("OMAPI", str(error), cure, is_serious=True)
     return Finding("OMAPI", "dhcpd answers")
+
+
+def of_bus(publishers: Mapping[str, str]) -> Iterator[Finding]:
+    """Those who have answered on the bus, and what they say of a MAC that nobody has."""
+    for by in sorted(publishers):
+        yield Finding("bus", f"{by} answers")
+    if not publishers:
+        cure = "run 'esxprov leases publish' on the machine of the DHCP server"
+        yield Finding("bus", "nobody who sees leases answers there", cure, is_serious=True)
 
 
 def _read(path: Path, seen: set[Path]) -> Iterator[Statement]:

@@ -1,9 +1,10 @@
-"""What `[leases]` says, put together: the watcher of the lease file, and who else is asked."""
+"""What `[leases]` says, put together: the watchers of the lease files, and who else is asked."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from esxprov.config import LeasesConfig
@@ -11,17 +12,29 @@ from esxprov.leases import probe
 from esxprov.leases.followers import follower_for
 from esxprov.leases.omapi import Omapi
 from esxprov.leases.omapi_key import OmapiKey
+from esxprov.leases.source import Source
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
 from esxprov.leases.witnesses import DhcpdItself, Neighbour, Witness
+from esxprov.model import Lease
 
 _OMAPI_S = 2.0
 """dhcpd answers within a millisecond; while it writes its file anew it answers nobody."""
 
 
-def watcher_of(config: LeasesConfig) -> LeaseWatcher:
-    """Of the lease file; not started."""
-    return LeaseWatcher(follower_for(config.kind, config.path), config.conf)
+def watchers_of(config: LeasesConfig, on_change: Callable[[Lease], None] | None = None) -> list[LeaseWatcher]:
+    """One for each lease file, dhcpd's with the fixed addresses of its configuration; not started."""
+    return [
+        LeaseWatcher(follower_for(file.kind, file.path), config.conf if file.kind == "dhcpd" else None, on_change)
+        for file in config.files
+    ]
+
+
+@contextmanager
+def watching(config: LeasesConfig, on_change: Callable[[Lease], None] | None = None) -> Iterator[list[LeaseWatcher]]:
+    """The same, started, and stopped in the end."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(watcher) for watcher in watchers_of(config, on_change)]
 
 
 def omapi_of(config: LeasesConfig) -> Omapi | None:
@@ -32,9 +45,10 @@ def omapi_of(config: LeasesConfig) -> Omapi | None:
     return Omapi(*config.omapi, key, _OMAPI_S)
 
 
-def fresh_leases(config: LeasesConfig, watcher: LeaseWatcher) -> FreshLeases:
+def fresh_leases(config: LeasesConfig, sources: Sequence[Source]) -> FreshLeases:
     """What handlers wait with. Raises ConfigurationError."""
     omapi = omapi_of(config)
     witnesses: list[Callable[[], Witness]] = [partial(DhcpdItself, omapi, time.time)] if omapi else []
-    witnesses.append(partial(Neighbour, probe.answers))
-    return FreshLeases(watcher, witnesses, omapi=omapi, guests=config.guests)
+    if config.files:  # who only hears of leases knows of no old ones that could be looked for
+        witnesses.append(partial(Neighbour, probe.answers))
+    return FreshLeases(sources, witnesses, omapi=omapi, guests=config.guests)

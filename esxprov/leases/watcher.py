@@ -10,9 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 
 from inotify_simple import INotify, flags, parse_events
@@ -20,7 +20,6 @@ from inotify_simple import INotify, flags, parse_events
 from esxprov.leases.follower import Follower, StaticHosts
 from esxprov.leases.parser import Host, Record, normal_mac
 from esxprov.model import Lease
-from esxprov.ports import Mark
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ SAFETY_TICK_S = 10.0
 """How often the files are looked at without an event: network file systems and overlays give none."""
 
 CANCEL_CHECK_S = 1.0
-"""How often a waiter asks whether it is still wanted."""
+"""How often `wait` asks whether it is still wanted."""
 
 CLOCK_SLACK_S = 2
 """dhcpd's times are whole seconds, and it may run on a neighbour with its own clock."""
@@ -39,6 +38,16 @@ _WATCH_LOST = _SELF | flags.IGNORED | flags.UNMOUNT | flags.Q_OVERFLOW
 
 _EVENTS_BYTES = 64 << 10
 """Bytes of events that are read at a time: hundreds, of the longest names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in the stream of lease records: the count of those read so far, negative if that is not known, and
+    the time (epoch seconds).
+    """
+
+    sequence: int
+    at: float
 
 
 class LeaseWatcher:
@@ -62,7 +71,7 @@ class LeaseWatcher:
         self._lock = threading.RLock()  # owns the files, their indexes and the table of waiters
         self._file = file
         self._hosts = StaticHosts(conf)
-        self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
+        self._waiters: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._on_change = on_change
         self._tick_s = tick_s
         self._clock = clock
@@ -107,8 +116,8 @@ class LeaseWatcher:
             self._watched = {}
             self._file.close()
             for waiters in self._waiters.values():
-                for waiter in waiters:
-                    waiter.set()
+                for wake in waiters:
+                    wake()
 
     def __enter__(self) -> LeaseWatcher:
         self.start()
@@ -137,8 +146,12 @@ class LeaseWatcher:
             self._look()
             return Mark(self._file.index.position, self._clock())
 
-    def mark_of(self, at: float) -> Mark:
-        """A mark taken at that time (epoch seconds) by an earlier process; the records' own times decide."""
+    def arm(self, mac: str | None) -> Mark:
+        """See Source: every MAC's leases are read, so any mark does."""
+        return self.mark()
+
+    def rearm(self, mac: str | None, at: float) -> Mark:
+        """See Source: what the earlier process had counted is gone, so the records' own times decide."""
         return Mark(-1, at)
 
     def wait(
@@ -149,12 +162,12 @@ class LeaseWatcher:
         A fixed address is answered at once. None at the timeout, when `cancelled()` turns true, or at `stop`. What was
         declined before the answer is not answered.
         """
-        mac = normal_mac(mac) or mac
+        woken = threading.Event()
         deadline = time.monotonic() + timeout_s
-        with self._waiting_for(mac) as woken:
+        with self.waking(mac, mark, woken.set):
             while True:
                 woken.clear()
-                lease = self._fresh(mac, mark)
+                lease = self.fresh(mac, mark)
                 left_s = deadline - time.monotonic()
                 if lease is not None or left_s <= 0 or self._stopping.is_set() or cancelled():
                     return lease
@@ -177,14 +190,7 @@ class LeaseWatcher:
         with self._lock:
             return self._file.index.declined.get(normal_mac(mac) or mac) == ip
 
-    def best(self, mac: str) -> Lease | None:
-        """The lease of a MAC, fresh or not: its fixed address, else the newest of its active ones."""
-        mac = normal_mac(mac) or mac
-        with self._lock:
-            found = self._active_records(mac)
-            return self._fixed(mac) or (found[-1].lease() if found else None)
-
-    def what_was_seen(self, mac: str) -> str:
+    def what_was_seen(self, mac: str, mark: Mark | None = None) -> str:
         """Why there is no fresh lease of this MAC and what to do about it, in one sentence without a full stop."""
         mac = normal_mac(mac) or mac
         with self._lock:
@@ -225,7 +231,9 @@ class LeaseWatcher:
         """What OMAPI declared at run time (in the lease file) is newer than dhcpd.conf."""
         return self._file.index.fixed(mac) or self._hosts.index.fixed(mac)
 
-    def _fresh(self, mac: str, mark: Mark) -> Lease | None:
+    def fresh(self, mac: str, mark: Mark) -> Lease | None:
+        """The newest active, unexpired lease of a MAC that was recorded after the mark; a fixed address at once."""
+        mac = normal_mac(mac) or mac
         with self._lock:
             if fixed := self._fixed(mac):
                 return fixed
@@ -233,15 +241,16 @@ class LeaseWatcher:
             return fresh[-1].lease() if fresh else None
 
     @contextmanager
-    def _waiting_for(self, mac: str) -> Iterator[threading.Event]:
-        woken = threading.Event()
+    def waking(self, mac: str, mark: Mark, wake: Callable[[], None]) -> Iterator[None]:
+        """While it is entered, `wake` is called whenever `fresh` may have another answer. It must not take long."""
+        mac = normal_mac(mac) or mac
         with self._lock:
-            self._waiters[mac].add(woken)
+            self._waiters[mac].append(wake)
         try:
-            yield woken
+            yield
         finally:
             with self._lock:
-                self._waiters[mac].discard(woken)
+                self._waiters[mac].remove(wake)
                 if not self._waiters[mac]:
                     del self._waiters[mac]
 
@@ -272,8 +281,8 @@ class LeaseWatcher:
         """
         changed: Sequence[Record | Host] = self._file.poll()
         for item in (*changed, *self._hosts.poll()) if hosts else changed:
-            for waiter in self._waiters.get(item.mac or "", ()):
-                waiter.set()
+            for wake in self._waiters.get(item.mac or "", ()):
+                wake()
             if announce and isinstance(item, Record) and item.mac and item.is_lease_at(self._clock()):
                 self._announce(item.lease())
         self._report()
@@ -347,22 +356,6 @@ def tells(path: Path, timeout_s: float = 2.0) -> bool:
             return any(event.name == path.name for event in inotify.read(timeout=int(timeout_s * 1000)))
     except OSError:
         return False
-
-
-def active(file: Follower, conf: Path | None = None) -> list[Lease]:
-    """The leases in a file now, fixed addresses included. OSError if the file cannot be read."""
-    with LeaseWatcher(file, conf) as watcher:
-        if watcher.problem is not None:
-            raise watcher.problem
-        return watcher.active()
-
-
-def follow(file: Follower, conf: Path | None = None) -> Iterator[Lease]:
-    """Each lease as it becomes active, without end."""
-    leases: SimpleQueue[Lease] = SimpleQueue()
-    with LeaseWatcher(file, conf, leases.put):
-        while True:
-            yield leases.get()
 
 
 def _is_after(record: Record, mark: Mark) -> bool:

@@ -16,7 +16,7 @@ from bridge import envelope
 from bridge.client import Client
 from bridge.envelope import Event
 from esxprov import config
-from esxprov.service import broker_parameters
+from esxprov.broker import broker_parameters
 from tests.testbed.bed import IMAGES, NODE, PROFILE, Bed
 
 _EXAMPLE = Path(envelope.__file__).parent / "examples" / "vcl.load.requested.v1.json"

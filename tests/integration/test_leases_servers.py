@@ -178,6 +178,6 @@ def test_who_starts_after_cleanups_of_kea_knows_every_lease(kea: Rack) -> None:
     clean_up(kea)
     with watching(kea) as watcher:
         kea.power("on", 2)
-        assert watcher.wait(mac_of(2), watcher.mark_of(0), BOOT_S) is not None
+        assert watcher.wait(mac_of(2), watcher.rearm(None, 0), BOOT_S) is not None
         until(lambda: len(did(kea, "bound")) == 2)
         assert addresses(watcher) == did(kea, "bound")

@@ -130,10 +130,10 @@ def test_a_vm_whose_lease_is_not_written_is_found_by_asking_dhcpd(
     ip = boot(rack, watcher, 1)
     before = omapi.lease(ip)
     assert before is not None
-    source = FreshLeases(watcher, [partial(DhcpdItself, omapi, time.time)], ask_s=0.05)
+    source = FreshLeases([watcher], [partial(DhcpdItself, omapi, time.time)], ask_s=0.05)
     with ThreadPoolExecutor(1) as thread:
         # A mark of later than the first boot, by more than dhcpd's clock may differ.
-        waiting = thread.submit(source.wait, mac_of(1), source.mark_of(before.cltt + 3), BOOT_S, lambda: False)
+        waiting = thread.submit(source.wait, mac_of(1), source.rearm(mac_of(1), before.cltt + 3), BOOT_S, lambda: False)
 
         def was_found() -> bool:
             boot_again(rack, 1)
@@ -147,8 +147,8 @@ def test_a_vm_whose_lease_is_not_written_is_found_by_asking_dhcpd(
 def test_with_its_old_lease_ended_a_vm_is_seen_in_the_file(rack: Rack, watcher: LeaseWatcher, omapi: Omapi) -> None:
     ip = boot(rack, watcher, 1)
     rack.power("off", 1)
-    source = FreshLeases(watcher, omapi=omapi)
-    mark = source.mark()
+    source = FreshLeases([watcher], omapi=omapi)
+    mark = source.arm(mac_of(1))
     source.end_old(mac_of(1))
     rack.power("on", 1)
     lease = source.wait(mac_of(1), mark, BOOT_S, lambda: False)

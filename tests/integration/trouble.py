@@ -20,7 +20,7 @@ from bridge.client import Client
 from bridge.envelope import Event
 from bridge.topology import DEAD, EXCHANGE
 from esxprov import config
-from esxprov.service import broker_parameters
+from esxprov.broker import broker_parameters
 from tests.integration.calls import Slot
 from tests.testbed import vsphere
 from tests.testbed.bed import DATASTORE, IMAGES, NODE, Bed, Plan, Site

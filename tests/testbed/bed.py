@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -177,6 +178,7 @@ class Bed:
             "broker": self._broker("esxprov"),
             "vcld": self._broker("vcld") | {"spool": self.spool},
             "cli": self._broker("esxprov-cli"),
+            "publisher": self._broker("esxprov-leases"),
             "database": {
                 "unix_socket": self.mariadb.socket,
                 "user": "esxprov",
@@ -254,9 +256,17 @@ class Bed:
 
     def service(self, log: Path | None = None, **environment: str) -> Child:
         """`esxprov serve` in a process of its own; returns when it serves. TestbedError if it does not."""
-        command = [sys.executable, "-m", "esxprov.cli", "serve"]
         log = log or self.directory / "service.log"
-        child = Child(command, log, ready="serves node", environment=self.environment(**environment))
+        return self._run("serve", log=log, ready="serves node", environment=environment)
+
+    def publisher(self, **environment: str) -> Child:
+        """`esxprov leases publish` in a process of its own; returns when it answers."""
+        log = self.directory / "publisher.log"
+        return self._run("leases", "publish", log=log, ready="are told to", environment=environment)
+
+    def _run(self, *arguments: str, log: Path, ready: str, environment: Mapping[str, str]) -> Child:
+        command = [sys.executable, "-m", "esxprov.cli", *arguments]
+        child = Child(command, log, ready=ready, environment=self.environment(**environment))
         self._ends.callback(child.kill)
         child.wait_until_ready(_SERVICE_START_S)
         return child

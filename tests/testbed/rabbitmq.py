@@ -38,14 +38,15 @@ def permissions(node: str) -> dict[str, Permissions]:
         "vcld": Permissions(replies, "^esxprov$", replies),
         "esxprov": Permissions("^esxprov", r"^(esxprov.*|amq\.default)$", "^esxprov"),
         "esxprov-cli": Permissions(r"^esxprov\.cli\.", "^esxprov$", r"^(esxprov\.dead|esxprov\.cli\..*)$"),
+        "esxprov-leases": Permissions(*[r"^esxprov\.leases"] * 3),
     }
 
 
 class RabbitMq(Server):
     """Plain on `port`, and with TLS on `tls_port` if it was given a certificate; `ca` is the authority that signed it.
 
-    Users: `vcld`, `esxprov`, `esxprov-cli` with their permissions for the management node, and `onlooker`, who may do
-    everything.
+    Users: `vcld`, `esxprov`, `esxprov-cli`, `esxprov-leases` with their permissions for the management node, and
+    `onlooker`, who may do everything.
     """
 
     name = "rabbitmq"

@@ -256,6 +256,7 @@ def test_the_sample_configuration_has_only_settings_that_exist(tmp_path: Path, c
 def test_the_unit_file_runs_this_very_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/esxprov/bin/esxprov", "unit-file"])
     assert "ExecStart=/opt/esxprov/bin/esxprov serve" in esxprov("unit-file").stdout
+    assert "ExecStart=/opt/esxprov/bin/esxprov leases publish" in esxprov("unit-file", "--leases").stdout
 
 
 def test_the_shim_is_where_shim_path_says() -> None:
@@ -285,8 +286,8 @@ def test_leases_of_a_file_need_no_configuration(leases: Path, tmp_path: Path) ->
     result = with_conf(tmp_path / "none.conf", "leases", "show", "--file", leases)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[2:] == [
-        "10.77.1.3   00:50:56:01:00:03  active  2026-11-22 05:41:07  -     -",
-        "10.77.1.20  00:50:56:01:00:02  active  2026-11-22 05:41:07  -     vclv1-2",
+        "10.77.1.3   00:50:56:01:00:03  active  no     2026-11-22 05:41:07  -     -",
+        "10.77.1.20  00:50:56:01:00:02  active  no     2026-11-22 05:41:07  -     vclv1-2",
     ]
 
 

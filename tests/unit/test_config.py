@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from esxprov import config
+from esxprov.config import LeaseFileConfig, load_publisher
 from esxprov.errors import ConfigurationError
 from esxprov.model import ClusterAffinity, DiskMode
 
@@ -106,9 +107,9 @@ def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
         ("disk = linked", "image_hosts = gpu-*", r"has the rule 'gpu-\*', expected a pattern and names of"),
         ("disk = linked", "image_hosts = a b: blade1", "expected a pattern and names of hosts"),
         ("profile = blades", "", r"\[pool main\] profile is missing"),
-        ("source = dhcpd:", "source = file:", "expected dhcpd:/path.* kea:/path.* or dnsmasq:/path"),
+        ("source = dhcpd:", "source = file:", "has .*file:.*expected dhcpd:/path.* kea:/path.* dnsmasq:/path"),
         ("source = dhcpd:", "omapi = localhost\nsource = dhcpd:", "omapi is 'localhost', expected a host and a port"),
-        ("source = dhcpd:", "omapi = 127.0.0.1:7911\nsource = kea:", "kea does not speak OMAPI"),
+        ("source = dhcpd:", "omapi = 127.0.0.1:7911\nsource = kea:", "only dhcpd speaks OMAPI"),
         ("source = dhcpd:", "source = tools:, x:", "expected dhcpd:/path"),
         ("user = svc", "user = svc\nthumbprint = 00:11", "64 hexadecimal digits"),
         ("disk = linked", "disk = linked\n[pool other]\nendpoints = esx1\nprofile = blades", "belongs to one pool"),
@@ -125,7 +126,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(conf: Path, old: str, new
 @pytest.mark.parametrize("kind", ["dhcpd", "kea", "dnsmasq"])
 def test_leases_come_from_the_server_that_the_source_names(conf: Path, kind: str) -> None:
     leases = load(edit(conf, "source = dhcpd:", f"source = {kind}:")).leases
-    assert (leases.kind, leases.path) == (kind, Path("/var/lib/dhcp/dhcpd.leases"))
+    assert leases.files == (LeaseFileConfig(kind, Path("/var/lib/dhcp/dhcpd.leases")),)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
@@ -211,6 +212,46 @@ def test_without_wishes_vms_of_a_request_go_anywhere(conf: Path) -> None:
 
 def test_guests_are_asked_beside_a_lease_file_and_dhcpd_by_omapi(conf: Path) -> None:
     leases = load(conf, "leases.source=dhcpd:/var/lib/dhcp/dhcpd.leases, tools:", "leases.omapi=127.0.0.1:7911").leases
-    assert (leases.kind, str(leases.path), leases.guests) == ("dhcpd", "/var/lib/dhcp/dhcpd.leases", True)
+    assert (str(leases), leases.guests) == ("dhcpd:/var/lib/dhcp/dhcpd.leases, tools:", True)
     assert leases.omapi == ("127.0.0.1", 7911)
     assert not load(conf).leases.guests
+
+
+def test_leases_may_come_from_several_places(conf: Path) -> None:
+    leases = load(conf, "leases.source=bus:, kea:/var/lib/kea/kea-leases4.csv,dnsmasq:/tmp/dnsmasq.leases").leases
+    assert [file.kind for file in leases.files] == ["kea", "dnsmasq"]
+    assert (leases.bus, leases.guests, leases.publisher) == (True, False, "esxprov-leases")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("leases.source=tools:", "VMware Tools alone are no source"),
+        ("leases.source=bus:, isc:/x", "has 'isc:/x', expected dhcpd:/path"),
+        ("leases.source=dhcpd:relative", "has 'dhcpd:relative'"),
+        ("leases.source=", r"\[leases\] source is missing"),
+    ],
+)
+def test_a_source_of_leases_that_is_none_is_refused(conf: Path, override: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        load(conf, override)
+
+
+@pytest.mark.parametrize("setting", ["conf=/etc/dhcp/dhcpd.conf", "omapi=127.0.0.1:7911"])
+def test_what_only_dhcpd_has_is_refused_without_its_file(conf: Path, setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="dhcpd"):
+        load(conf, "leases.source=bus:", f"leases.{setting}")
+
+
+def test_a_publisher_needs_the_broker_and_its_leases_only(tmp_path: Path, conf: Path) -> None:
+    path = tmp_path / "publisher.conf"
+    path.write_text(
+        "[leases]\nsource = dhcpd:/var/lib/dhcp/dhcpd.leases\n"
+        f"[publisher]\nurl = amqps://esxprov-leases@mn1/\npassword_file = {conf.parent / 'secret'}\n"
+    )
+    config = load_publisher({}, path=path)
+    assert (config.broker.user, str(config.leases)) == ("esxprov-leases", "dhcpd:/var/lib/dhcp/dhcpd.leases")
+    with pytest.raises(ConfigurationError, match="no lease file here to publish from"):
+        load_publisher({}, ["leases.source=bus:"], path=path)
+    with pytest.raises(ConfigurationError, match=r"\[publisher\] url is missing"):
+        load_publisher({}, path=conf)

@@ -39,7 +39,7 @@ from esxprov.model import (
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.placer import Placers
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
-from esxprov.ports import GuestAddresses, Look, Mark, Progress, Tools
+from esxprov.ports import Armed, GuestAddresses, Look, Progress, Tools
 from esxprov.request import read
 
 EXAMPLES = Path(envelope.__file__).parent / "examples"
@@ -358,11 +358,11 @@ class FakeHypervisors:
 class FakeLeases:
     world: World
 
-    def mark(self) -> Mark:
-        return Mark(len(self.world.leases), self.world.now.timestamp())
+    def arm(self, mac: str | None) -> Armed:
+        return Armed(self.world.now.timestamp(), (len(self.world.leases),))
 
-    def mark_of(self, at: float) -> Mark:
-        return Mark(-1, at)
+    def rearm(self, mac: str | None, at: float) -> Armed:
+        return Armed(at)
 
     @port
     def end_old(self, mac: str) -> None:
@@ -372,13 +372,13 @@ class FakeLeases:
     def wait(
         self,
         mac: str,
-        mark: Mark,
+        armed: Armed,
         timeout_s: float,
         cancelled: Callable[[], bool],
         guest: GuestAddresses | None = None,
     ) -> Lease:
         for number, (at, lease) in enumerate(self.world.leases):
-            fresh = number >= mark.sequence if mark.sequence >= 0 else at >= mark.at - 2
+            fresh = number >= armed.marks[0] if armed.marks else at >= armed.at - 2
             if lease.mac == mac and fresh:
                 return lease
         for card, ip in guest() if guest else ():

@@ -16,11 +16,11 @@ from typing import Any
 
 from bridge.client import Client
 from esxprov import annotation, config, service
+from esxprov.broker import broker_parameters
 from esxprov.config import Config
 from esxprov.database import Cursor, Database, rows
 from esxprov.handlers.survey import Survey, survey
-from esxprov.leases.followers import follower_for
-from esxprov.leases.watcher import active
+from esxprov.leases.sources import watching
 from esxprov.model import Claim, ClaimState, Pool, PowerState, Vm
 from tests.testbed.bed import DATASTORE, IMAGES
 
@@ -108,8 +108,8 @@ def of_pool(conf: Config, pool: Pool, store: Path, database: Database) -> Iterat
     with service.tools(conf) as tools:
         world = survey(tools, pool)
         claims = list(tools.claims.of_pool(pool.name))
-    leases = active(follower_for(conf.leases.kind, conf.leases.path), conf.leases.conf)
-    addresses = {lease.mac: lease.ip for lease in leases}
+    with watching(conf.leases) as watchers:
+        addresses = {lease.mac: lease.ip for watcher in watchers for lease in watcher.active()}
     seen = Seen(world, claims, addresses)
     computers = [Believed(**row) for row in asked(database, _COMPUTERS)]
     loaded = {computer.name for computer in computers if computer.image != "noimage"}
@@ -137,7 +137,7 @@ def of_the_wire(conf: Config, database: Database) -> Iterator[str]:
     """Events without an end, replies nobody got, messages that were parked."""
     yield from (f"event {row}" for row in asked(database, _EVENTS))
     yield from (f"esxprov_host is not the sum of its claims: {row}" for row in asked(database, _PROMISED))
-    with Client(service.broker_parameters(conf.cli), conf.service.management_node) as client:
+    with Client(broker_parameters(conf.cli), conf.service.management_node) as client:
         yield from (f"parked message {letter.summary()}" for letter in client.dead_letters())
 
 

@@ -324,5 +324,5 @@ def test_a_renewal_after_the_mark_is_fresh_and_what_was_there_before_is_not(path
 def test_after_a_restart_of_ours_no_lease_of_unknown_age_is_fresh(path: Path) -> None:
     write(path, ONE, QUIET)
     with LeaseWatcher(DnsmasqFile(path), clock=lambda: NOW) as watcher:
-        assert watcher.wait(A, watcher.mark_of(NOW - 60), 0) is None
-        assert watcher.best(A) is not None
+        assert watcher.wait(A, watcher.rearm(None, NOW - 60), 0) is None
+        assert watcher.active_of(A) != []

@@ -334,7 +334,7 @@ def test_after_a_restart_of_ours_kea_s_times_tell_what_is_fresh(kea: Kea) -> Non
     kea.clean_up()
     kea.give(row("10.77.1.2", B, cltt=NOW))
     with LeaseWatcher(KeaFile(kea.path), clock=lambda: NOW) as watcher:
-        mark = watcher.mark_of(NOW - 60)
+        mark = watcher.rearm(None, NOW - 60)
         found = {mac: watcher.wait(mac, mark, 0) for mac in (A, B)}
     assert {mac: lease and lease.ip for mac, lease in found.items()} == {A: None, B: "10.77.1.2"}
 

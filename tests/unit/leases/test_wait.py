@@ -110,7 +110,7 @@ def watcher(tmp_path: Path) -> Iterator[LeaseWatcher]:
 
 def leases(watcher: LeaseWatcher, *witnesses: Witness, **options: object) -> FreshLeases:
     makers = [lambda one=one: one for one in witnesses]
-    return FreshLeases(watcher, makers, ask_s=0.01, **options)  # type: ignore[arg-type]
+    return FreshLeases([watcher], makers, ask_s=0.01, **options)  # type: ignore[arg-type]
 
 
 def never() -> bool:
@@ -135,14 +135,14 @@ class Says:
 def test_witnesses_are_asked_until_one_knows(watcher: LeaseWatcher) -> None:
     witness = Says(replace(OLD, evidence="neighbour"))
     source = leases(watcher, witness)
-    assert source.wait(MAC, source.mark(), 60, never).evidence == "neighbour"
+    assert source.wait(MAC, source.arm(MAC), 60, never).evidence == "neighbour"
     assert witness.asked == 3
 
 
 def test_a_record_in_the_file_needs_no_witness(watcher: LeaseWatcher, tmp_path: Path) -> None:
     witness = Says(OLD)
     source = leases(watcher, witness)
-    mark = source.mark()
+    mark = source.arm(MAC)
     with (tmp_path / "dhcpd.leases").open("ab") as file:
         file.write(record("10.77.1.10", MAC, ends=NOW + 6600))
     assert source.wait(MAC, mark, 60, never).ip == "10.77.1.10"
@@ -151,7 +151,7 @@ def test_a_record_in_the_file_needs_no_witness(watcher: LeaseWatcher, tmp_path: 
 
 def test_an_address_that_the_guest_has_declined_is_believed_from_nobody(watcher: LeaseWatcher, tmp_path: Path) -> None:
     source = leases(watcher, Says(OLD))
-    mark = source.mark()
+    mark = source.arm(MAC)
     with (tmp_path / "dhcpd.leases").open("ab") as file:
         file.write(record("10.77.1.9", None, "abandoned"))
     with pytest.raises(ProvisioningError, match="declined it"):
@@ -161,7 +161,7 @@ def test_an_address_that_the_guest_has_declined_is_believed_from_nobody(watcher:
 def test_the_error_says_what_was_seen_and_what_was_tried(watcher: LeaseWatcher) -> None:
     source = leases(watcher, itself(Dhcpd(broken=True)), Neighbour(lambda ip, mac, timeout_s: False), guests=True)
     with pytest.raises(ProvisioningError) as caught:
-        source.wait(MAC, source.mark(), 0.1, never, lambda: [])
+        source.wait(MAC, source.arm(MAC), 0.1, never, lambda: [])
     for said in (
         "an active lease 10.77.1.9 from before power-on exists",
         "dhcp-cache-threshold 0;",
@@ -178,7 +178,7 @@ def test_guests_are_asked_only_if_they_are_a_source(watcher: LeaseWatcher) -> No
 
     source = leases(watcher)
     with pytest.raises(ProvisioningError, match="waited 0 s"):
-        source.wait(MAC, source.mark(), 0.1, never, asked)
+        source.wait(MAC, source.arm(MAC), 0.1, never, asked)
 
 
 @pytest.mark.parametrize("stop", [True, False], ids=["stopped", "cancelled"])
@@ -190,7 +190,7 @@ def test_a_wait_with_witnesses_ends_when_the_service_does(watcher: LeaseWatcher,
 
     source = leases(watcher, Says(OLD))
     with pytest.raises(ProvisioningError):
-        source.wait(MAC, source.mark(), 60, ending)
+        source.wait(MAC, source.arm(MAC), 60, ending)
 
 
 def test_what_a_mac_has_is_ended_before_its_vm_is_switched_on(watcher: LeaseWatcher) -> None:
@@ -208,9 +208,9 @@ def test_an_old_lease_that_cannot_be_ended_holds_nobody_up(watcher: LeaseWatcher
 
 def test_what_went_wrong_in_one_wait_is_not_told_of_the_next(watcher: LeaseWatcher) -> None:
     dhcpd = Dhcpd(broken=True)
-    source = FreshLeases(watcher, [lambda: itself(dhcpd)], ask_s=0.01)
+    source = FreshLeases([watcher], [lambda: itself(dhcpd)], ask_s=0.01)
     with pytest.raises(ProvisioningError, match="refuses the connection"):
-        source.wait(MAC, source.mark(), 0.05, never)
+        source.wait(MAC, source.arm(MAC), 0.05, never)
     dhcpd.broken = False
     with pytest.raises(ProvisioningError, match="dhcpd has not heard the VM since"):
-        source.wait(MAC, source.mark(), 0.05, never)
+        source.wait(MAC, source.arm(MAC), 0.05, never)

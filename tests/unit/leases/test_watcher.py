@@ -17,9 +17,9 @@ from esxprov.errors import ProvisioningError
 from esxprov.leases.follower import LeaseFile, StaticHosts
 from esxprov.leases.parser import Host
 from esxprov.leases.wait import FreshLeases
-from esxprov.leases.watcher import LeaseWatcher, active, follow
+from esxprov.leases.watcher import LeaseWatcher, Mark
 from esxprov.model import Lease
-from esxprov.ports import LeaseSource, Mark
+from esxprov.ports import LeaseSource
 from tests.unit.leases.test_follower import append, rewrite
 from tests.unit.leases.test_parser import failover
 from tests.unit.leases.written import NOW, A, B, C, fixed_host, record
@@ -170,9 +170,9 @@ def test_a_failover_peers_repetition_of_an_old_lease_is_not_fresh(bench: Bench) 
 
 
 def test_the_mark_of_an_earlier_process_is_judged_by_times(bench: Bench) -> None:
-    mark = bench.watcher.mark_of(NOW - 61)
+    mark = bench.watcher.rearm(None, NOW - 61)
     assert bench.ip(A, mark, 0) == "10.77.1.9"
-    assert bench.ip(A, bench.watcher.mark_of(NOW - 30), 0) is None
+    assert bench.ip(A, bench.watcher.rearm(None, NOW - 30), 0) is None
 
 
 def test_a_restarted_watcher_misses_nothing_written_meanwhile(bench: Bench) -> None:
@@ -363,45 +363,31 @@ def test_waiters_are_let_go_when_the_watcher_stops(bench: Bench) -> None:
 )
 def test_no_fresh_lease_is_an_error_that_says_what_was_seen(bench: Bench, written: bytes, sentence: str) -> None:
     bench.append(written)
-    source: LeaseSource = FreshLeases(bench.watcher)
+    source: LeaseSource = FreshLeases([bench.watcher])
     with pytest.raises(ProvisioningError, match="waited 0 s for a DHCP lease") as caught:
-        source.wait(B, source.mark(), 0, lambda: False)
+        source.wait(B, source.arm(B), 0, lambda: False)
     assert caught.value.code == "ip_not_seen"
     assert sentence in caught.value.message
 
 
 def test_a_wait_that_nobody_wants_any_more_is_cancelled(bench: Bench) -> None:
-    source = FreshLeases(bench.watcher)
+    source = FreshLeases([bench.watcher])
     with pytest.raises(ProvisioningError) as caught:
-        source.wait(B, source.mark_of(NOW), HOUR_S, lambda: True)
+        source.wait(B, source.rearm(B, NOW), HOUR_S, lambda: True)
     assert caught.value.code == "cancelled"
 
 
 def test_a_fresh_lease_is_handed_on(bench: Bench) -> None:
-    source = FreshLeases(bench.watcher)
-    mark = source.mark()
+    source = FreshLeases([bench.watcher])
+    mark = source.arm(B)
     bench.append(record("10.77.1.10", B))
     assert source.wait(B, mark, SOON_S, lambda: False).ip == "10.77.1.10"
 
 
-def test_active_and_best_know_leases_and_fixed_addresses(bench: Bench) -> None:
+def test_active_leases_and_fixed_addresses_are_known(bench: Bench) -> None:
     bench.append(record("10.77.1.10", A) + record("10.77.1.11", B, "free"))
     bench.conf.write_bytes(fixed_host("vcl-1", C, "10.77.2.1"))
     bench.watcher.mark()
     assert sorted(lease.ip for lease in bench.watcher.active()) == ["10.77.1.10", "10.77.1.9", "10.77.2.1"]
-    best = {mac: bench.watcher.best(mac) for mac in (A, B, C)}
-    assert {mac: lease and lease.ip for mac, lease in best.items()} == {A: "10.77.1.10", B: None, C: "10.77.2.1"}
-
-
-def test_the_active_leases_of_a_file_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        active(LeaseFile(tmp_path / "dhcpd.leases"))
-
-
-def test_leases_are_followed_as_they_come(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esxprov.leases.watcher.SimpleQueue", lambda: bench.announced)
-    following = iter(follow(LeaseFile(bench.path)))
-    writing = threading.Timer(NOT_LONG_S, bench.append, [record("10.77.1.10", B, ends=None)])
-    writing.start()
-    assert next(following).ip == "10.77.1.10"
-    writing.join()
+    of_mac = {mac: [lease.ip for lease in bench.watcher.active_of(mac)] for mac in (A, B, C)}
+    assert of_mac == {A: ["10.77.1.10", "10.77.1.9"], B: [], C: []}
