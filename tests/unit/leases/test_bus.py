@@ -74,6 +74,7 @@ class Bench:
     """One DHCP server's file with its publisher, and a service that hears of it on the bus only."""
 
     path: Path
+    watcher: LeaseWatcher
     wire: Wire
     source: FreshLeases
     publish: Callable[[], None]
@@ -99,7 +100,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
     with watcher:
         publish()
-        yield Bench(path, wire, FreshLeases([wire.bus]), publish)
+        yield Bench(path, watcher, wire, FreshLeases([wire.bus]), publish)
         wire.publishers.clear()
         for publisher in started:
             publisher.stop()
@@ -189,6 +190,7 @@ def test_an_address_that_was_declined_before_anybody_asked_again_is_not_answered
     bench.wire.lost = lambda event: "lease" in event.data
     armed = bench.source.arm(A)
     append(bench.path, lease_of("10.77.1.10"))
+    bench.watcher.mark()  # read by now: of two records of an address read at once only the last would be known
     append(bench.path, record("10.77.1.10", None, "abandoned") + record("10.77.1.9", A, "free"))
     bench.wire.lost = lambda event: False
     with pytest.raises(ProvisioningError, match=r"dhcp1: the VM got 10\.77\.1\.10 and declined it"):
