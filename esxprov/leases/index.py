@@ -79,7 +79,6 @@ class Index:
             is_new = (item.starts_text, item.cltt_text) != (known.starts_text, known.cltt_text)
         if not is_new:
             assert known is not None
-            item.again = known.again if self._reading_whole else item.sequence
             item.sequence, item.in_order = known.sequence, known.in_order
         elif self._reading_whole:
             item.in_order = False

@@ -79,8 +79,7 @@ class Record:
     `mac` is None without an Ethernet address (an `abandoned` record has none). `sequence` grows in the order of
     reading: one more than the number of bytes read before the record. `in_order` says that this order is the order of
     writing; not so for a record found in a whole file (a rewrite sorts by pool and expiry) nor for one a failover peer
-    has a part in (each is written several times), whose own times have to do. `again` is the sequence of its last
-    copy, if it was written again with the times that it had.
+    has a part in (each is written several times), whose own times have to do.
     """
 
     ip: str
@@ -92,7 +91,6 @@ class Record:
     hostname_text: bytes | None
     in_order: bool
     sequence: int
-    again: int = 0
 
     @classmethod
     def of_seconds(

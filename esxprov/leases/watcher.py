@@ -364,6 +364,4 @@ def _is_after(record: Record, mark: Mark) -> bool:
     is_recent = record.last_seen >= mark.at - CLOCK_SLACK_S
     if mark.sequence < 0:
         return is_recent
-    if record.again > mark.sequence and is_recent:  # given again within the same second
-        return True
     return record.sequence > mark.sequence and (record.in_order or is_recent)

@@ -87,16 +87,6 @@ def test_a_renewal_of_the_same_address_is_fresh(bench: Bench) -> None:
     assert bench.ip(A, mark) == "10.77.1.9"
 
 
-def test_a_lease_given_again_within_the_same_second_is_fresh_and_an_old_one_written_again_is_not(bench: Bench) -> None:
-    young, old = record("10.77.1.10", B, starts=NOW, ends=NOW + 7200), record("10.77.1.11", C)
-    bench.append(young + old)
-    mark = bench.watcher.mark()
-    assert (bench.ip(B, mark, 0), bench.ip(C, mark, 0)) == (None, None)
-    bench.append(young + old)
-    bench.watcher.mark()
-    assert (bench.ip(B, mark, 0), bench.ip(C, mark, 0)) == ("10.77.1.10", None)
-
-
 def test_a_lease_from_before_the_mark_is_never_returned(bench: Bench) -> None:
     assert bench.ip(A, bench.watcher.mark(), NOT_LONG_S) is None
 
