@@ -11,14 +11,14 @@ import re
 import socket
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bridge.parameters import BrokerParameters
 from esxprov.database import DatabaseConfig
 from esxprov.errors import ConfigurationError
 from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool
-from esxprov.settings import Schema, Settings
+from esxprov.settings import Schema, Settings, Value, hidden
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
 VCLD_CONF = Path("/etc/vcl/vcld.conf")
@@ -107,7 +107,7 @@ class PublisherConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, checked. `path` is where they came from, for messages."""
+    """All settings, checked. `path` is where they came from, for messages; `effective` is what they are, as text."""
 
     path: Path
     service: ServiceConfig
@@ -119,6 +119,8 @@ class Config:
     endpoints: Mapping[str, EndpointConfig]
     pools: Mapping[str, Pool]
     http: HttpConfig | None = None
+    spool: Path = Path("/var/spool/esxprov")
+    effective: tuple[Value, ...] = ()
 
     @property
     def publishers(self) -> frozenset[str]:
@@ -177,18 +179,31 @@ def load(
     endpoints = {name: _endpoint(reader, section, name) for section, name in reader.named("endpoint")}
     pools = {name: _pool(reader, section, name, endpoints) for section, name in reader.named("pool")}
     _refuse_shared_profiles(reader.path, pools)
-    return Config(
+    found = Config(
         path=reader.path,
         service=_service(reader),
         broker=broker,
-        vcld=_broker(reader, "vcld") if reader.optional("vcld", "url") else broker,
-        cli=_broker(reader, "cli") if reader.optional("cli", "url") else broker,
+        vcld=_user(reader, "vcld", broker),
+        cli=_user(reader, "cli", broker),
         database=_database(reader, vcld_conf),
         leases=_leases(reader),
         endpoints=endpoints,
         pools=pools,
         http=_http(reader) if "http" in reader.values else None,
+        spool=Path(reader.text("vcld", "spool", "/var/spool/esxprov")),
     )
+    return replace(found, effective=reader.effective())
+
+
+def load_database(
+    environment: Mapping[str, str],
+    overrides: Iterable[str] = (),
+    *,
+    path: Path | None = None,
+    vcld_conf: Path = VCLD_CONF,
+) -> DatabaseConfig:
+    """Where VCL's database is, by the same file, in which the rest may be as the sample has it."""
+    return _database(_settings(environment, overrides, path), vcld_conf)
 
 
 def load_publisher(
@@ -223,7 +238,7 @@ def _broker(reader: Settings, section: str) -> BrokerConfig:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname or not parts.username:
         raise reader.wrong(
-            section, "url", f"is {_hidden(url)!r}, expected amqp://user@host:5672/ or amqps://user@host:5671/"
+            section, "url", f"is {hidden(url)!r}, expected amqp://user@host:5672/ or amqps://user@host:5671/"
         )
     if parts.password is not None:
         raise reader.wrong(section, "url", "holds a password: put it into the file that password_file names")
@@ -241,22 +256,33 @@ def _broker(reader: Settings, section: str) -> BrokerConfig:
     )
 
 
-def _hidden(url: str) -> str:
-    """A URL fit for a message: without the password somebody may have left in it."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+def _user(reader: Settings, section: str, broker: BrokerConfig) -> BrokerConfig:
+    """A broker user of its own, or the service's."""
+    if reader.optional(section, "url"):
+        return _broker(reader, section)
+    reader.borrow(section, "broker")
+    return broker
 
 
 def _database(reader: Settings, vcld_conf: Path) -> DatabaseConfig:
     fallback = _vcld_database(vcld_conf)
     section = "database"
-    password = reader.secret(section) if reader.optional(section, "password_file") else fallback.get("password", "")
+    password = fallback.pop("password", "")
+    if "host" in reader.values.get(section, {}):
+        # Whoever names a host means it, and not vcld's socket.
+        fallback.pop("unix_socket", None)
+    reader.fill(section, fallback, str(vcld_conf))
+    if reader.optional(section, "password_file"):
+        password = reader.secret(section)
+    elif password:
+        reader.hand_in(section, "password_file", str(vcld_conf))
     return DatabaseConfig(
-        host=reader.text(section, "host", fallback.get("host", "127.0.0.1")),
+        host=reader.text(section, "host", "127.0.0.1"),
         port=reader.number(section, "port", 3306, int, 1, 65535),
-        unix_socket=reader.optional(section, "unix_socket") or fallback.get("unix_socket"),
-        user=reader.text(section, "user", fallback.get("user", "vcl")),
+        unix_socket=reader.optional(section, "unix_socket"),
+        user=reader.text(section, "user", "vcl"),
         password=password,
-        name=reader.text(section, "name", fallback.get("name", "vcl")),
+        name=reader.text(section, "name", "vcl"),
         ca_file=reader.path_of(section, "ca_file"),
     )
 
@@ -352,7 +378,7 @@ def _endpoint(reader: Settings, section: str, name: str) -> EndpointConfig:
     url = reader.text(section, "url")
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
-        raise reader.wrong(section, "url", f"is {_hidden(url)!r}, expected https://host/sdk")
+        raise reader.wrong(section, "url", f"is {hidden(url)!r}, expected https://host/sdk")
     thumbprint = reader.optional(section, "thumbprint")
     if thumbprint and not re.match(r"[0-9a-f]{64}\Z", thumbprint.replace(":", "").lower()):
         raise reader.wrong(section, "thumbprint", "is not a SHA-256 fingerprint (64 hexadecimal digits)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, world
+from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, vcl, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -52,6 +52,7 @@ for command in (
     running.serve,
     running.check_config,
     running.db,
+    vcl.vcl,
     events.events,
     calls.replay,
     calls.call,

@@ -26,7 +26,9 @@ def unit_file(leases: bool) -> None:
 @click.command("vcl-rows")
 def vcl_rows() -> None:
     """Print the SQL that tells VCL of the module."""
-    click.echo(shared_file("vcl_rows.sql"), nl=False)
+    from esxprov.install import vcl
+
+    click.echo(vcl.as_sql(), nl=False)
 
 
 @click.command("shim-path")

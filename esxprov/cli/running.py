@@ -10,6 +10,7 @@ import click
 from esxprov import tables
 from esxprov.cli.setup import EX_FAILED, Setup, as_json, setup
 from esxprov.config import Config
+from esxprov.settings import hidden
 
 
 @click.command()
@@ -33,7 +34,9 @@ def serve(setup: Setup) -> None:
 def check_config(setup: Setup, as_json: bool) -> None:
     """Say what is wrong with the configuration, or what it means.
 
-    Asks no server: `esxprov db status`, `esxprov hosts` and `esxprov call ping` do.
+    By the service's own reading of it; then every setting in effect with who gave it: a line of the file, a variable,
+    --set, VCL's vcld.conf, or the default. Secrets are not shown. Changes nothing and asks no server: `esxprov db
+    status`, `esxprov hosts` and `esxprov call ping` do.
     """
     config = setup.config
     if as_json:
@@ -54,7 +57,7 @@ def check_config(setup: Setup, as_json: bool) -> None:
         )
     )
     click.echo()
-    endpoints = [{"endpoint": name, "url": one.url, "user": one.user} for name, one in config.endpoints.items()]
+    endpoints = [{"endpoint": name, "url": hidden(one.url), "user": one.user} for name, one in config.endpoints.items()]
     tables.show(endpoints, ["endpoint", "url", "user"], as_json=False, empty="no [endpoint NAME] section")
     click.echo()
     tables.show(
@@ -63,6 +66,8 @@ def check_config(setup: Setup, as_json: bool) -> None:
         as_json=False,
         empty="no [pool NAME] section: nothing can be placed yet",
     )
+    click.echo()
+    tables.show(_settings(config), ["setting", "value", "from"], as_json=False)
 
 
 def _meaning(config: Config) -> dict[str, object]:
@@ -75,9 +80,14 @@ def _meaning(config: Config) -> dict[str, object]:
         "database": config.database.address,
         "leases": str(config.leases),
         "http": _http(config),
-        "endpoints": {name: one.url for name, one in config.endpoints.items()},
+        "endpoints": {name: hidden(one.url) for name, one in config.endpoints.items()},
         "pools": _pools(config),
+        "settings": _settings(config),
     }
+
+
+def _settings(config: Config) -> list[dict[str, str | None]]:
+    return [{"setting": one.name, "value": one.text, "from": one.origin} for one in config.effective]
 
 
 def _http(config: Config) -> str | None:

@@ -120,6 +120,13 @@ class Setup:
 
         return Database(self.config.database)
 
+    @property
+    def vcl_database(self) -> Database:
+        """The database, for what is done before the rest of the configuration is written."""
+        from esxprov.database import Database
+
+        return Database(configuration.load_database(os.environ, self._overrides, path=self._conf))
+
     def client(self) -> Client:
         """A connection to the broker, to be entered."""
         from bridge.client import Client

@@ -9,7 +9,7 @@ from typing import Any
 import pymysql
 from pymysql.cursors import DictCursor
 
-from esxprov.cli import shared_file
+from esxprov.install import vcl
 
 Connection = pymysql.connections.Connection
 
@@ -45,11 +45,14 @@ class VclRows:
             return int(cursor.lastrowid)
 
     def value(self, sql: str, *arguments: Any) -> Any:
+        return next(iter(self.row(sql, *arguments).values()))
+
+    def row(self, sql: str, *arguments: Any) -> dict[str, Any]:
         with self._connection.cursor() as cursor:
             cursor.execute(sql, arguments)
             row = cursor.fetchone()
         assert row is not None, sql
-        return next(iter(row.values()))
+        return row
 
     def execute(self, sql: str, *arguments: Any) -> None:
         with self._connection.cursor() as cursor:
@@ -57,9 +60,8 @@ class VclRows:
 
     def esxprov_module(self) -> int:
         """The module, as the installation registers it; returns provisioning.id."""
-        for statement in shared_file("vcl_rows.sql").split(";\n"):
-            if "INSERT" in statement:
-                self.execute(statement)
+        for row in vcl.ROWS:
+            self.execute(row.insert)
         return int(self.value("SELECT id FROM provisioning WHERE name = 'esxprov'"))
 
     def management_node(self, hostname: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,8 @@ def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
     [
         ["db", "upgrade"],
         ["db", "status"],
+        ["vcl", "register"],
+        ["vcl", "unregister", "--dry-run"],
         ["events", "list"],
         ["events", "show", "e1"],
         ["events", "export"],
@@ -206,9 +209,9 @@ def test_what_a_program_would_read_has_json() -> None:
     assert with_json == {
         f"esxprov {name}"
         for name in (
-            "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "capacity", "placement simulate", "claims list", "claims reconcile",
-            "placement replay-decision", "leases show", "leases watch", "leases check",
+            "check-config", "vcl register", "vcl unregister", "db status", "db upgrade", "events list", "events show",
+            "replay", "call", "dead list", "dead show", "hosts", "place", "capacity", "placement simulate",
+            "claims list", "claims reconcile", "placement replay-decision", "leases show", "leases watch", "leases check",
         )
     }  # fmt: skip
 
@@ -221,6 +224,8 @@ def test_check_config_says_what_the_configuration_means(conf: Path) -> None:
     assert result.exit_code == 0
     assert f"{conf} is good" in result.stdout
     assert "main  blades   esx1       copy          4          1             1024" in result.stdout
+    assert re.search(rf"^pool main.profile +blades +{conf}:\d+$", result.stdout, re.MULTILINE)
+    assert re.search(r"^pool main.policy +pack +default$", result.stdout, re.MULTILINE)
     assert "s3cret" not in result.stdout
 
 
@@ -228,6 +233,7 @@ def test_check_config_for_programs(conf: Path) -> None:
     found = json.loads(with_conf(conf, "check-config", "--json").stdout)
     assert (found["node"], found["endpoints"]) == ("mn1", {"esx1": "https://127.0.0.1:1/sdk"})
     assert found["pools"][0]["endpoints"] == ["esx1"]
+    assert {"setting": "broker.queue_type", "value": "classic", "from": "default"} in found["settings"]
 
 
 def test_check_config_names_section_and_key_of_what_is_wrong(conf: Path) -> None:

@@ -255,3 +255,86 @@ def test_a_publisher_needs_the_broker_and_its_leases_only(tmp_path: Path, conf: 
         load_publisher({}, ["leases.source=bus:"], path=path)
     with pytest.raises(ConfigurationError, match=r"\[publisher\] url is missing"):
         load_publisher({}, path=conf)
+
+
+# --- what is in effect, and who says so ------------------------------------------------------------------------------
+
+
+def settings(found: config.Config) -> dict[str, tuple[str | None, str]]:
+    """Text and origin of each setting; every one appears once."""
+    names = [one.name for one in found.effective]
+    assert len(names) == len(set(names))
+    return {one.name: (one.text, one.origin) for one in found.effective}
+
+
+def test_every_setting_in_effect_says_who_gave_it(conf: Path) -> None:
+    found = settings(load(conf, "pool main.policy=spread", ESXPROV_SERVICE_JOURNAL_DAYS="7"))
+    lines = conf.read_text().splitlines()
+    assert found["service.management_node"] == ("mn1", f"{conf}:{lines.index('management_node = mn1') + 1}")
+    assert found["pool main.disk"] == ("linked", f"{conf}:{lines.index('disk = linked') + 1}")
+    assert found["service.journal_days"] == ("7", "ESXPROV_SERVICE_JOURNAL_DAYS")
+    assert found["pool main.policy"] == ("spread", "--set")
+    assert found["pool main.cpu_ratio"] == ("4.0", "default")
+    assert found["pool main.cluster"] == (None, "default")
+    assert found["cli.url"] == ("amqp://esxprov@127.0.0.1:5672/", "[broker] url")
+
+
+def test_the_line_of_a_setting_is_its_own_also_where_its_name_is_in_two_sections_and_lines_go_on(conf: Path) -> None:
+    edit(conf, "disk = linked", "image_hosts = gpu-*: blade1;\n   win-*: blade2\nDISK = linked  # [vcld]")
+    found = settings(load(conf))
+    lines = conf.read_text().splitlines()
+    assert found["pool main.disk"] == ("linked", f"{conf}:{lines.index('DISK = linked  # [vcld]') + 1}")
+    urls = [f"{conf}:{number}" for number, line in enumerate(lines, start=1) if line.startswith("url")]
+    assert [found[f"{section}.url"][1] for section in ("broker", "vcld", "endpoint esx1")] == urls
+
+
+def test_a_setting_of_the_default_section_is_found_on_its_line(conf: Path) -> None:
+    secret = conf.parent / "secret"
+    conf.write_text(
+        f"[DEFAULT]\npassword_file = {secret}\n[broker]\nurl = amqp://esxprov@127.0.0.1/\n"
+        "[endpoint esx1]\nurl = https://esx1/sdk\nuser = svc\n"
+    )
+    found = settings(load(conf))
+    assert found["broker.password_file"][1] == found["endpoint esx1.password_file"][1] == f"{conf}:2"
+
+
+def test_no_setting_shows_a_secret(conf: Path) -> None:
+    vcld = conf.parent / "vcld.conf"
+    vcld.write_text("server=db.example.org\nLockerWrtUser=writer\nwrtPass=hunter2\ndatabase=vcl\n")
+    edit(conf, "[database]\nhost = 127.0.0.1\nuser = vcl\npassword_file = " + str(conf.parent / "secret"), "[database]")
+    edit(conf, "https://esx1", "https://root:hunter3@esx1")
+    loaded = config.load({}, path=conf, vcld_conf=vcld)
+    found = settings(loaded)
+    assert loaded.database.password == "hunter2"
+    assert found["database.password_file"] == ("***", str(vcld))
+    assert found["database.host"] == ("db.example.org", str(vcld))
+    assert found["broker.password_file"][0] == f"{conf.parent}/secret (***)"
+    assert found["endpoint esx1.url"][0] == "https://root:***@esx1.example.org/sdk"
+    shown = repr(loaded.effective)
+    assert not [secret for secret in ("hunter2", "hunter3", "s3cret") if secret in shown]
+
+
+def test_an_empty_secret_is_told_from_one_that_is_not(conf: Path) -> None:
+    (conf.parent / "secret").write_text("\n")
+    assert settings(load(conf))["broker.password_file"][0] == f"{conf.parent}/secret (empty)"
+
+
+def test_every_key_that_may_be_set_is_among_the_settings_in_effect(conf: Path) -> None:
+    token = conf.parent / "token"
+    token.write_text("x" * 32)
+    token.chmod(0o600)
+    conf.write_text(
+        conf.read_text() + f"[http]\nlisten = 127.0.0.1:8787\ntoken_file = {token}\n[cli]\nurl = amqp://c@127.0.0.1/\n"
+        f"password_file = {token}\n[publisher]\nurl = amqp://p@127.0.0.1/\npassword_file = {token}\n"
+    )
+    found = load(conf)
+    shown = {(one.section.partition(" ")[0], one.key) for one in found.effective}
+    known = {(section, key) for section, keys in config._SCHEMA.keys.items() for key in keys}
+    assert known - shown == {("publisher", "ca_file")}, "only what another program reads, and nobody has set"
+    assert shown <= known
+
+
+def test_a_database_host_is_meant_though_vcld_uses_a_socket(conf: Path) -> None:
+    vcld = conf.parent / "vcld.conf"
+    vcld.write_text("server=localhost;mysql_socket=/run/db.sock\n")
+    assert config.load({}, path=conf, vcld_conf=vcld).database.unix_socket is None
