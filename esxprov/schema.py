@@ -59,7 +59,7 @@ def upgrade(database: Database) -> list[Migration]:
     """
     database.run(_create_version_table)
     known = applied(database)
-    _refuse_newer(known)
+    refuse_newer(known)
     missing = [migration for migration in migrations() if migration.version > known]
     for migration in missing:
         database.run(partial(_apply, migration=migration))
@@ -69,7 +69,7 @@ def upgrade(database: Database) -> list[Migration]:
 def check(database: Database) -> None:
     """Raises ConfigurationError, with the command to run, unless the tables are exactly those of this program."""
     known, wanted = applied(database), migrations()[-1].version
-    _refuse_newer(known)
+    refuse_newer(known)
     if known < wanted:
         raise ConfigurationError(
             f"the esxprov tables in {database.config.address} have version {known}, this program needs {wanted}: "
@@ -77,7 +77,8 @@ def check(database: Database) -> None:
         )
 
 
-def _refuse_newer(known: int) -> None:
+def refuse_newer(known: int) -> None:
+    """Raises ConfigurationError if tables of that version are those of a newer program."""
     wanted = migrations()[-1].version
     if known > wanted:
         raise ConfigurationError(

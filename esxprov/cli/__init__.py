@@ -10,11 +10,10 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, vcl, world
-from esxprov.cli.install import shared_file
+from esxprov.cli import calls, claims, dead, events, install, leases, pages, placement, running, vcl, world
 from esxprov.cli.setup import Commands, Setup
 
-__all__ = ["commands", "main", "shared_file"]
+__all__ = ["commands", "main"]
 
 
 @click.group(
@@ -36,7 +35,8 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
     """ESX provisioning for Apache VCL.
 
     \b
-    The first day:          esxprov check-config
+    The first day:          esxprov install --dry-run
+                            esxprov check-config
                             esxprov db upgrade
                             esxprov hosts
                             esxprov serve
@@ -63,10 +63,14 @@ for command in (
     claims.claims,
     placement.placement,
     leases.leases,
+    install.install,
+    install.uninstall,
     install.sample_config,
     install.unit_file,
     install.vcl_rows,
     install.shim_path,
+    pages.completion,
+    pages.man,
 ):
     commands.add_command(command)
 

@@ -127,6 +127,17 @@ class Setup:
 
         return Database(configuration.load_database(os.environ, self._overrides, path=self._conf))
 
+    def database_below(self, root: Path) -> Database:
+        """The same for an installation in `root`, where there may be no configuration yet, but VCL's."""
+        from esxprov.database import Database
+
+        named = self._conf or os.environ.get("ESXPROV_CONF")
+        path = Path(named) if named else root / str(configuration.DEFAULT_PATH).lstrip("/")
+        if not named and not path.exists():
+            path = Path(os.devnull)
+        vcld_conf = root / str(configuration.VCLD_CONF).lstrip("/")
+        return Database(configuration.load_database(os.environ, self._overrides, path=path, vcld_conf=vcld_conf))
+
     def client(self) -> Client:
         """A connection to the broker, to be entered."""
         from bridge.client import Client

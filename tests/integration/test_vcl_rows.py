@@ -157,9 +157,7 @@ def test_two_that_register_at_once_make_one_row_each(database: Database, server:
     assert sorted(map(str, outcomes)) == ["0", "0", "0", "3"]
 
 
-def test_the_printed_sql_does_the_same_and_may_be_run_again(
-    database: Database, server: MariaDb, rows: VclRows
-) -> None:
+def test_the_printed_sql_does_the_same_and_may_be_run_again(database: Database, server: MariaDb, rows: VclRows) -> None:
     for _ in range(2):
         server.execute(vcl.as_sql())
         assert were_there(vcl.registered(database)) == [True, True, True]

@@ -8,9 +8,9 @@ import json
 import os
 import secrets
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.users import Permissions, permissions
 from tests.testbed.ports import free_ports
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -20,26 +20,6 @@ from tests.testbed.vsphere import TestbedError
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _START_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """Regular expressions for what a user may do with queues and exchanges."""
-
-    configure: str
-    write: str
-    read: str
-
-
-def permissions(node: str) -> dict[str, Permissions]:
-    """The table of docs/install.md for the management node `node` (its short name)."""
-    replies = rf"^vcl\.reply\.{node}\."
-    return {
-        "vcld": Permissions(replies, "^esxprov$", replies),
-        "esxprov": Permissions("^esxprov", r"^(esxprov.*|amq\.default)$", "^esxprov"),
-        "esxprov-cli": Permissions(r"^esxprov\.cli\.", "^esxprov$", r"^(esxprov\.dead|esxprov\.cli\..*)$"),
-        "esxprov-leases": Permissions(*[r"^esxprov\.leases"] * 3),
-    }
 
 
 class RabbitMq(Server):
@@ -82,6 +62,11 @@ class RabbitMq(Server):
     def ctl(self, *arguments: str) -> str:
         """rabbitmqctl's output; it takes about a second. TestbedError if it fails."""
         return run([_PROGRAMS / "rabbitmqctl", "--quiet", *arguments], self._environment)
+
+    def shell(self, script: str) -> str:
+        """A script for a shell on the broker's machine. TestbedError if one of its lines fails."""
+        path = f"{_PROGRAMS}:{self._environment['PATH']}"
+        return run(["bash", "-euc", script], {**self._environment, "PATH": path}, timeout_s=180)
 
     def remove(self) -> None:
         super().remove()

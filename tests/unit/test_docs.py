@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bridge.users import permissions
 from esxprov.model import Promised
 from esxprov.web import Questions
-from tests.testbed.rabbitmq import permissions
 from tests.unit.world import IMAGE, IMAGES, FakeClock, Site
 
 DOCS = Path(__file__).parents[2] / "docs"
