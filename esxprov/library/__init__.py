@@ -1,0 +1,1 @@
+"""The golden library: what is written beside an image, and who works on it."""
