@@ -30,6 +30,11 @@ class Layout:
     def image_disk(self, image: str) -> str:
         return f"{self.image_directory(image)}/{image}.vmdk"
 
+    def references(self, image: str) -> tuple[str, str]:
+        """Where the VMX of the VM that an image was made of may lie: as we, and as VCL's own module has named it."""
+        path = f"{self.image_directory(image)}/{image}.vmx"
+        return path, f"{path}.reference"
+
     def unfinished_image_directory(self, image: str, event_id: str) -> str:
         """Where an event prepares an image: the leading dot keeps it out of every listing of images, the checksum one
         event's out of another's whose id looks the same as a name.

@@ -69,7 +69,7 @@ def show(setup: Setup, mac: str | None, ip: str | None, file: Path | None, kind:
         _row(lease) for lease in found if (mac is None or lease.mac == mac) and (ip is None or _is_same(lease.ip, ip))
     ]
     rows.sort(key=lambda row: (ip_address(row["ip"]).version, ip_address(row["ip"])))
-    columns = ["ip", "mac", "state", "starts", "ends", "hostname"]
+    columns = ["ip", "mac", "state", "fixed", "starts", "ends", "hostname"]
     tables.show(rows, columns, as_json=as_json, empty=f"no active lease in {_names(config)}")
 
 

@@ -1,1 +1,1 @@
-"""The golden library: what is written beside an image, and who works on it."""
+"""What lies beside an image's disk in the golden library. Pure: bytes in, facts out."""

@@ -286,8 +286,8 @@ def test_leases_of_a_file_need_no_configuration(leases: Path, tmp_path: Path) ->
     result = with_conf(tmp_path / "none.conf", "leases", "show", "--file", leases)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[2:] == [
-        "10.77.1.3   00:50:56:01:00:03  active  2026-11-22 05:41:07  -     -",
-        "10.77.1.20  00:50:56:01:00:02  active  2026-11-22 05:41:07  -     vclv1-2",
+        "10.77.1.3   00:50:56:01:00:03  active  no     2026-11-22 05:41:07  -     -",
+        "10.77.1.20  00:50:56:01:00:02  active  no     2026-11-22 05:41:07  -     vclv1-2",
     ]
 
 
