@@ -383,13 +383,17 @@ class FakeHypervisor:
     @port
     def list_directory(self, path: str) -> list[FileEntry] | None:
         self._answer()
-        if path not in self.world.directories:
+        below = [d for d in self.world.directories if d.startswith(f"{path}/")]
+        if path not in self.world.directories and not below:
             return None
         inside = dict.fromkeys([*self.world.files, *self.world.disks], 1024)
         for disk in self.world.disks.values():
             inside |= {f"{disk.path.rpartition('/')[0]}/{part.name}": part.size_bytes for part in disk.extents}
         here = {p.removeprefix(path + "/"): size for p, size in inside.items() if p.startswith(path + "/")}
-        return [FileEntry(name, size, is_directory=False) for name, size in here.items()]
+        directories = {d.removeprefix(f"{path}/").partition("/")[0] for d in below}
+        return [FileEntry(name, 0, is_directory=True) for name in sorted(directories)] + [
+            FileEntry(name, size, is_directory=False) for name, size in here.items() if "/" not in name
+        ]
 
     @port
     def make_directory(self, path: str) -> None:
@@ -399,6 +403,10 @@ class FakeHypervisor:
     @port
     def move_directory(self, source: str, target: str) -> None:
         self._answer()
+        if source not in self.world.directories:
+            if target in self.world.directories:
+                return  # an earlier try has moved it, and its answer was lost
+            raise ProvisioningError("vsphere_fault", f"{source} is missing")
         if target in self.world.directories:
             raise ProvisioningError("image_exists", f"{target} exists")
         self.world.files = {_moved(path, source, target): content for path, content in self.world.files.items()}
@@ -682,10 +690,10 @@ class Site:
             data[section] = {**data[section], **values} if isinstance(values, dict) else values
         return request(call, source="urn:vcl:mn:mn1", data=data, now=self.world.now)
 
-    def job(self, event: Event, book: StoredSteps | None = None) -> Job:
+    def job(self, event: Event, book: StoredSteps | None = None, epoch: int = 1) -> Job:
         book = book or StoredSteps()
         clock = FakeClock(self.world)
-        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read())
+        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read(), epoch=epoch)
 
     def run(self, event: Event) -> dict[str, Any]:
         return CALLS[event.call].run(self.job(event), self.tools)
@@ -697,7 +705,7 @@ class Site:
             return CALLS[event.call].run(self.job(event, book), self.tools)
         except Died:
             self.world.die_at = None
-            return CALLS[event.call].run(self.job(event, book), self.tools)
+            return CALLS[event.call].run(self.job(event, book, epoch=2), self.tools)
 
 
 def loaded(**pool: Any) -> Site:

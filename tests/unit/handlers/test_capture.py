@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -487,7 +488,38 @@ def test_a_capture_killed_and_then_cancelled_leaves_nothing_unfinished(number: i
     with pytest.raises(Died):
         capture.capture(site.job(event, book), site.tools)
     site.world.die_at = None
-    capture.undo(site.job(event, book), site.tools)
+    capture.undo(site.job(event, book, epoch=2), site.tools)
+    assert hidden(site) == []
+    assert site.images.held == {}
+
+
+@pytest.mark.parametrize("wakes_at", ["take", "make_directory", "copy_disk", "write_file", "move_directory", "done"])
+def test_a_service_that_was_overtaken_never_moves_what_the_next_one_has_begun(wakes_at: str) -> None:
+    site = ready()
+    event = site.event("capture")
+    book = StoredSteps()
+
+    def sleep(method: str) -> None:
+        if method == "move_directory":
+            raise Died
+
+    site.world.on_call = sleep
+    with pytest.raises(Died):
+        capture.capture(site.job(event, book), site.tools)
+    (prepared,) = [path for path in site.world.directories if "/." in path]
+    awake: list[bool] = []
+
+    def wake(method: str) -> None:
+        if method == wakes_at and not awake:
+            awake.append(True)
+            with suppress(ProvisioningError):  # what comes of it is nobody's business any more
+                site.hypervisors["esx1"].move_directory(prepared, f"{GOLDEN}/{NEW}")
+            assert (COPY in site.world.disks) == (f"{GOLDEN}/{NEW}" in site.world.directories), "half an image"
+
+    site.world.on_call = wake
+    capture.capture(site.job(event, book, epoch=2), site.tools)
+    assert awake
+    assert manifest_of(site).made_for.event == event.id
     assert hidden(site) == []
     assert site.images.held == {}
 
