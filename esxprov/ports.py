@@ -316,7 +316,7 @@ class ImageLocks(Protocol):
         """What nobody will finish."""
 
     def of_datastore(self, datastore: str) -> list[ImageWork]:
-        """All that is being written to the libraries on a datastore."""
+        """All that is being written to the libraries on a datastore, in the order in which it was begun."""
 
 
 class Inventory(Protocol):

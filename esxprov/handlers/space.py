@@ -52,16 +52,19 @@ def told(hypervisor: Hypervisor, datastore: str, unfinished: str, needed_mb: int
 
 
 def _on_their_way(tools: Tools, hypervisor: Hypervisor, work: ImageWork) -> int:
-    """What is promised of the datastore's free space: to copies for new VMs, and to other images being made."""
+    """What is promised of the datastore's free space: to copies for new VMs, and to images that were begun earlier. Who
+    comes later counts this one: if both counted each other, both would be refused where one has room.
+    """
     total_mb = sum(
         claim.disk_mb
         for claim in tools.claims.all()
         if claim.state is ClaimState.CLAIMED and claim.datastore == work.datastore
     )
     for other in tools.images.of_datastore(work.datastore):
-        if other.event_id != work.event_id:
-            written_mb = hypervisor.allocated_mb(f"{other.path}/{other.image}.vmdk") or 0
-            total_mb += max(0, other.needed_mb - written_mb)
+        if other.event_id == work.event_id:
+            break
+        written_mb = hypervisor.allocated_mb(f"{other.path}/{other.image}.vmdk") or 0
+        total_mb += max(0, other.needed_mb - written_mb)
     return total_mb
 
 

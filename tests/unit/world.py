@@ -576,7 +576,8 @@ class FakeImages:
         holder = self.held.get((work.datastore, work.image))
         if holder is not None and holder.event_id not in (work.event_id, over if over in self.abandoned else None):
             return Busy(holder, holder.event_id in self.abandoned, holder.event_id in self.ended)
-        self.held[work.datastore, work.image] = work
+        self.held.pop((work.datastore, work.image), None)
+        self.held[work.datastore, work.image] = work  # in the order in which they were begun
         return None
 
     @port

@@ -278,6 +278,21 @@ def test_what_is_promised_to_others_is_not_free() -> None:
     assert COPY in site.world.disks
 
 
+def test_of_two_captures_that_do_not_both_fit_the_first_one_is_made() -> None:
+    site = ready()
+    site.world.free_mb = 3000
+    later = ImageWork("nfs1", "other-v1", "other", "capture", "main", f"{GOLDEN}/.other-v1.x", needed_mb=2000)
+
+    def come_later(method: str) -> None:
+        if method == "datastore":
+            site.images.held.setdefault(("nfs1", "other-v1"), later)
+
+    site.world.on_call = come_later
+    site.run(site.event("capture"))
+    assert list(site.images.held.values()) == [later]
+    assert COPY in site.world.disks
+
+
 def test_a_datastore_that_is_full_in_mid_copy_is_left_as_it_was_and_the_error_says_what_was_missing() -> None:
     site = ready()
 
