@@ -32,6 +32,9 @@ import (
 // options are the command line.
 type options struct {
 	esx, admit, exitOnEOF bool
+	staleSpace            bool
+	multiextent           bool // reads disks in the format of Workstation
+	stateless             bool
 	cluster, apiVersion   string
 	hostSpecs             []hostSpec
 	storeList             []*store
@@ -39,6 +42,7 @@ type options struct {
 	capacity              int64 // bytes of every datastore, 0: what the file system says
 	user, password        string
 	idle, taskTime        time.Duration
+	copyMBs               float64
 	controlToken          string
 	powerSocket           string
 	inventory             string // file that keeps the VMs over a crash
@@ -51,6 +55,8 @@ type server struct {
 	hosts   []*simulator.HostSystem
 	stores  map[string]*store
 	rules   rules
+	pace    pace
+	started time.Time // when the process, and with it every host, booted
 
 	// mu owns the inventory: every change to a VM, a host or a datastore is made while holding it. File operations
 	// that may be long are done outside; the file system arbitrates between them.
@@ -59,6 +65,9 @@ type server struct {
 	busy    map[types.ManagedObjectReference]types.ManagedObjectReference
 	cancels map[types.ManagedObjectReference]func() // running tasks that CancelTask can end
 	macs    map[string]string                       // generated MAC -> what it was made for
+	toAsk   map[string]questionOrder                // what the VM of that name asks when it is switched on
+	open    map[types.ManagedObjectReference]*open
+	asked   int // questions so far
 }
 
 func main() {
@@ -70,15 +79,19 @@ func main() {
 	var taskMs, capacityMB int64
 	flag.BoolVar(&o.esx, "esx", false, "be a standalone ESXi host instead of a vCenter")
 	flag.StringVar(&o.cluster, "cluster", "", "name of the cluster the hosts are in; without it they stand alone")
-	flag.StringVar(&hosts, "hosts", "esx1:131072:32:2600", "name:memMB:cores:mhz,...")
+	flag.StringVar(&hosts, "hosts", "esx1:131072:32:2600", "name:memMB:cores:mhz[:nested],...")
 	flag.StringVar(&stores, "datastores", "", "name=directory,...")
 	flag.StringVar(&networks, "networks", "", "port groups, comma separated")
 	flag.StringVar(&o.user, "username", "", "the only account")
 	flag.StringVar(&o.password, "password", "", "its password; better: environment VSIM_PASSWORD")
 	flag.DurationVar(&o.idle, "idle", 0, "idle time after which a session ends")
 	flag.Int64Var(&taskMs, "task-ms", 0, "what every task takes")
+	flag.BoolVar(&o.staleSpace, "stale-space", false, "show a datastore's free space as it was at its last refresh")
+	flag.BoolVar(&o.multiextent, "multiextent", false, "read disks of many extents in Workstation's format")
+	flag.BoolVar(&o.stateless, "stateless", false, "boot from the network: no VM of the -inventory file is registered any more")
 	flag.BoolVar(&o.admit, "admit", false, "refuse a power-on beyond the host's RAM")
 	flag.StringVar(&o.apiVersion, "api-version", "6.5", "about.apiVersion")
+	flag.Float64Var(&o.copyMBs, "copy-mb-s", 0, "MB a second that each copy of a disk writes; 0: as fast as it can")
 	flag.Int64Var(&capacityMB, "capacity-mb", 0, "capacity of every datastore")
 	flag.StringVar(&o.controlToken, "control-token", "", "secret of /ctl; better: environment VSIM_CONTROL_TOKEN")
 	flag.StringVar(&o.powerSocket, "power-socket", "", "Unix datagram socket told about power changes")
@@ -151,8 +164,9 @@ func split(list string) []string {
 
 func parseHost(spec string) hostSpec {
 	part := strings.Split(spec, ":")
-	if len(part) != 4 {
-		log.Fatalf("-hosts: %q is not name:memMB:cores:mhz", spec)
+	nested := len(part) == 5 && part[4] == "nested"
+	if len(part) != 4 && !nested {
+		log.Fatalf("-hosts: %q is not name:memMB:cores:mhz[:nested]", spec)
 	}
 	number := func(text string) int64 {
 		n, err := strconv.ParseInt(text, 10, 32)
@@ -161,5 +175,7 @@ func parseHost(spec string) hostSpec {
 		}
 		return n
 	}
-	return hostSpec{name: part[0], memoryMB: number(part[1]), cores: int16(number(part[2])), mhz: int32(number(part[3]))}
+	return hostSpec{
+		name: part[0], memoryMB: number(part[1]), cores: int16(number(part[2])), mhz: int32(number(part[3])), nested: nested,
+	}
 }
