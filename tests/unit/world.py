@@ -662,6 +662,13 @@ class Site:
             return CALLS[event.call].run(self.job(event, book), self.tools)
 
 
+def loaded(**pool: Any) -> Site:
+    """A site with one loaded computer; `pool` changes its pool."""
+    site = Site(pool=replace(POOL, **pool))
+    site.run(site.event("load"))
+    return site
+
+
 class StoredSteps:
     """The journal's row: what survives when the process dies."""
 
