@@ -27,6 +27,11 @@ class Layout:
     def image_disk(self, image: str) -> str:
         return f"{self.image_directory(image)}/{image}.vmdk"
 
+    def references(self, image: str) -> tuple[str, str]:
+        """Where the VMX of the VM that an image was made of may lie: as we, and as VCL's own module has named it."""
+        path = f"{self.image_directory(image)}/{image}.vmx"
+        return path, f"{path}.reference"
+
     def unfinished_image_directory(self, image: str, event_id: str) -> str:
         """Where a capture is prepared: its leading dot keeps it out of every listing of images."""
         return f"[{self.image_datastore}] {self.golden}/.{safe_name(image, 'image.name')}.{event_id[:8]}"

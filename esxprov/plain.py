@@ -11,6 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ _AS_IT_IS = frozenset({str, int, float, bool, types.NoneType})
 
 
 def to_plain(value: Any) -> Any:
-    """What json.dumps takes, of dataclasses, tuples, mappings, enums and plain values, nested as they like."""
+    """What json.dumps takes, of dataclasses, tuples, mappings, enums, times and plain values, nested as they like."""
     kind: Any = type(value)
     if kind in _AS_IT_IS:
         return value
@@ -43,7 +44,7 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(one) for key, one in value.items()}
     if isinstance(value, Enum):
         return value.value
-    return value
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 @cache
@@ -91,7 +92,19 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         if data not in [one.value for one in kind]:
             raise _wrong(where, data, " or ".join(str(one.value) for one in kind))
         return kind(data)
+    if kind is datetime:
+        return _read_time(data, where)
     return _read_word(kind, data, where)
+
+
+def _read_time(data: Any, where: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(data)
+    except (TypeError, ValueError):
+        time = None
+    if time is None or time.tzinfo is None:
+        raise _wrong(where, data, "a time like 2026-11-27T15:00:00+00:00")
+    return time
 
 
 def _read_word(kind: type, data: Any, where: str) -> Any:

@@ -22,6 +22,7 @@ FOREIGN = {
     "scipy": {"esxprov.placement.exact", "esxprov.placement.moves", "benchmarks"},
 }
 PURE = [
+    "esxprov.library.reference",
     "esxprov.placement.books",
     "esxprov.placement.again",
     "esxprov.placement.booking",

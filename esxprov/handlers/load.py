@@ -7,6 +7,7 @@ service that took the event over, and ends with the same VM.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +20,9 @@ from esxprov.handlers.address import wait_for_address
 from esxprov.handlers.image import missing
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
-from esxprov.model import ClaimState, DiskInfo, DiskMode, Lease, Profile, Vm
+from esxprov.library import reference
+from esxprov.library.reference import Reference
+from esxprov.model import ClaimState, DiskInfo, DiskMode, Host, Lease, Profile, Vm
 from esxprov.ports import Armed, Hypervisor, Tools
 
 log = logging.getLogger(__name__)
@@ -186,21 +189,46 @@ class _Deployment:
             request.reservation.reservation_id,
             request.image.name,
         )
-        plan = vmx.VmPlan(
-            name=request.computer.name,
-            image=request.image,
-            disk=_volume_path(self.golden.path) if linked else f"{request.image.name}.vmdk",
-            adapter=self.golden.adapter,
-            nics=_nics(request.profile, (request.computer.private_mac, request.computer.public_mac)),
-            annotation=str(owner),
-        )
         with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig") as step:
             # Never again once it is registered: by then the file is the hypervisor's, and may name a redo disk instead
             # of the image's.
             if step.result is None:
+                host = self._host()
+                macs = (request.computer.private_mac, request.computer.public_mac)
+                plan = vmx.VmPlan(
+                    name=request.computer.name,
+                    image=request.image,
+                    disk=_volume_path(self.golden.path) if linked else f"{request.image.name}.vmdk",
+                    adapter=self.golden.adapter,
+                    nics=_nics(request.profile, macs, project_networks(request.image.project, host.networks)),
+                    annotation=str(owner),
+                    reference=self._reference(),
+                    nested=host.nested,
+                )
                 self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
                 self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
                 step.keep(written=True)
+
+    def _host(self) -> Host:
+        """The host that was chosen, as it was seen last."""
+        problem = None
+        for recent in (True, False):
+            (look,) = self.tools.looks.at([self.placed.host.endpoint], recent=recent)
+            problem = look.problem or "its endpoint does not name it"
+            for host in look.hosts:
+                if host.key == self.placed.host:
+                    return host
+        raise ProvisioningError(
+            "host_unavailable", f"{self.placed.host_name} cannot be seen any more: {problem}", retryable=True
+        )
+
+    def _reference(self) -> Reference:
+        """What the image was made on; nothing if it came without a VMX."""
+        for path in self.site.layout.references(self.job.request.image.name):
+            content = self.hypervisor.read_file(path)
+            if content is not None:
+                return reference.parse(content)
+        return Reference()
 
     def _register(self) -> Vm:
         computer = self.job.request.computer.name
@@ -243,8 +271,11 @@ class _Deployment:
             return wait_for_address(self.job, self.tools, nics[0].mac, armed, guest)
 
 
-def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, ...]:
-    """One card per network; the first two have the computer's MACs, unless the profile asks for generated ones."""
+def _nics(profile: Profile, macs: tuple[str | None, ...], more: Sequence[str]) -> tuple[vmx.NicPlan, ...]:
+    """One card per network of the profile, and then one for each of `more` that is none of those.
+
+    The profile's first two have the computer's MACs, unless it asks for generated ones; VCL knows of no other's.
+    """
     plans = []
     for index, network in enumerate(profile.networks):
         if not network:
@@ -252,7 +283,18 @@ def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, 
         generated = profile.generated_macs[index] if index < len(profile.generated_macs) else False
         mac = macs[index] if index < len(macs) and not generated else None
         plans.append(vmx.NicPlan(network, mac))
-    return tuple(plans)
+    plans += [vmx.NicPlan(network, None) for network in more if network not in profile.networks]
+    return tuple(plans[: vmx.MOST_NICS])
+
+
+def project_networks(project: str, networks: Sequence[str]) -> list[str]:
+    """The networks that an image's project is connected to beside the usual ones: those whose name contains the
+    project's, or is a part of it. VCL's own project has none.
+    """
+    wanted = project.casefold()
+    if wanted in ("", "vcl"):
+        return []
+    return [name for name in networks if name and (name.casefold() in wanted or wanted in name.casefold())]
 
 
 def _volume_path(path: str) -> str:

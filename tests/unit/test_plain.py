@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -32,9 +33,11 @@ class Cart:
     owner: str | None = None
     load: Mapping[str, int] = field(default_factory=dict)
     open: bool = False
+    built: datetime | None = None
 
 
-CART = Cart("a", (Wheel(8), Wheel(9, Colour.BLUE)), (1, 2.5), None, {"hay": 3}, open=True)
+BUILT = datetime(2026, 11, 27, 15, tzinfo=UTC)
+CART = Cart("a", (Wheel(8), Wheel(9, Colour.BLUE)), (1, 2.5), None, {"hay": 3}, open=True, built=BUILT)
 PLAIN: dict[str, Any] = to_plain(CART)
 
 
@@ -52,11 +55,14 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"wheels": [{"colour": "red"}]}, "cart.wheels[0].spokes is missing"),
         (
             {"brakes": 1},
-            "cart.brakes is unknown; there are: name, wheels, size, owner, load, open",
+            "cart.brakes is unknown; there are: name, wheels, size, owner, load, open, built",
         ),
         ({"wheels": [{"spokes": "many"}]}, 'cart.wheels[0].spokes is "many", expected a whole number'),
         ({"wheels": [{"spokes": True}]}, "cart.wheels[0].spokes is true, expected a whole number"),
         ({"wheels": [{"spokes": 1, "colour": "green"}]}, 'cart.wheels[0].colour is "green", expected red or blue'),
+        ({"built": "yesterday"}, 'cart.built is "yesterday", expected a time like 2026-11-27T15:00:00+00:00'),
+        ({"built": "2026-11-27"}, 'cart.built is "2026-11-27", expected a time like 2026-11-27T15:00:00+00:00'),
+        ({"built": 15}, "cart.built is 15, expected a time like 2026-11-27T15:00:00+00:00"),
         ({"wheels": {}}, "cart.wheels is {}, expected a list"),
         ({"size": [1]}, "cart.size is [1], expected a list of 2"),
         ({"size": [1, "x"]}, 'cart.size[1] is "x", expected a number'),

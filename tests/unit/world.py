@@ -574,7 +574,7 @@ class FakeLooks:
 
     def at(self, endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
         if recent and self.remembered is not None:
-            return self.remembered
+            return [look for look in self.remembered if look.endpoint in endpoints]
         looks = []
         for name in endpoints:
             try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -402,6 +403,94 @@ def test_a_vm_that_goes_for_the_load_takes_no_room_from_it_though_it_was_counted
         Claim(foreign_claim_id(old.endpoint, old.moid), key, 0, 14_200, 1, "", ClaimState.FOREIGN),
     ]
     assert site.run(site.event("load", image={"min_ram_mb": 4096}))["host"] == "esx1"
+
+
+# --- what the vm is made of ------------------------------------------------------------------------------------------
+
+
+def vmx_of(site: Site, **changes: dict[str, object]) -> str:
+    """The VMX that a load writes."""
+    site.run(site.event("load", **changes))
+    return site.world.files[f"{DIRECTORY}/vclv1-27.vmx"].decode()
+
+
+@pytest.mark.parametrize("name", [f"{IMAGE}.vmx", f"{IMAGE}.vmx.reference"])
+def test_a_vm_gets_the_hardware_that_its_image_was_made_on(name: str) -> None:
+    site = Site()
+    site.world.files[f"[nfs1] golden/{IMAGE}/{name}"] = b'guestOS = "rhel7-64"\nfirmware = "efi"\n'
+    written = vmx_of(site)
+    assert 'guestOS = "rhel7-64"' in written
+    assert 'firmware = "efi"' in written
+
+
+def test_our_own_reference_is_believed_before_an_older_one() -> None:
+    site = Site()
+    site.world.files[f"[nfs1] golden/{IMAGE}/{IMAGE}.vmx"] = b'guestOS = "rhel7-64"\n'
+    site.world.files[f"[nfs1] golden/{IMAGE}/{IMAGE}.vmx.reference"] = b'guestOS = "rhel5"\n'
+    assert 'guestOS = "rhel7-64"' in vmx_of(site)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_vm_can_run_vms_itself_if_its_host_lets_it(nested: bool) -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.nested = nested
+    assert ('vhv.enable = "TRUE"' in vmx_of(site)) is nested
+
+
+def test_the_third_and_the_fourth_network_of_a_profile_get_cards_with_generated_macs() -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.networks = ("Private", "Public", "Storage", "Lab")
+    written = vmx_of(site, profile={"networks": ["Private", "Public", "Storage", "Lab"]})
+    assert 'ethernet2.networkName = "Storage"' in written
+    assert 'ethernet3.networkName = "Lab"\nethernet3.startConnected = "TRUE"\nethernet3.addressType' in written
+    assert 'ethernet3.addressType = "generated"' in written
+
+
+def test_an_image_of_a_project_is_connected_to_the_project_s_networks_too() -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.networks = ("Private", "Public", "HPC-cluster", "Storage")
+    written = vmx_of(site, image={"project": "hpc"})
+    assert 'ethernet2.networkName = "HPC-cluster"' in written
+    assert "ethernet3." not in written
+
+
+def test_a_network_of_the_profile_is_not_given_twice_because_the_project_has_its_name() -> None:
+    assert "ethernet2." not in vmx_of(Site(), image={"project": "public"})
+
+
+def test_a_vm_has_no_more_cards_than_vsphere_allows() -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.networks = ("Private", "Public", *(f"lab-{number}" for number in range(20)))
+    written = vmx_of(site, image={"project": "lab"})
+    assert "ethernet9." in written
+    assert "ethernet10." not in written
+
+
+@pytest.mark.parametrize(
+    ("project", "networks"),
+    [("vcl", []), ("VCL", []), ("", []), ("hpc", ["HPC 1"]), ("hpc 1 and 2", ["HPC 1"]), ("chemistry", [])],
+)
+def test_a_project_s_networks_contain_its_name_or_are_a_part_of_it(project: str, networks: list[str]) -> None:
+    assert load.project_networks(project, ["Private", "HPC 1", ""]) == networks
+
+
+def test_a_host_that_vanishes_before_its_vm_is_configured_may_be_back_for_another_try() -> None:
+    site = Site()
+    at = site.looks.at
+
+    def vanished(endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
+        if len(endpoints) == 1:  # placement asks all of them
+            return [Look(endpoints[0], problem="it does not answer")]
+        return at(endpoints, recent=recent, within_s=within_s)
+
+    site.looks.at = vanished  # type: ignore[method-assign]
+    with pytest.raises(ProvisioningError, match="cannot be seen any more: it does not answer") as caught:
+        site.run(site.event("load"))
+    assert (caught.value.code, caught.value.retryable) == ("host_unavailable", True)
 
 
 # --- several machines of one request ---------------------------------------------------------------------------------
