@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -223,7 +224,9 @@ class Host:
     """An ESX machine, now.
 
     `ram_used_mb` is the live figure of quickStats; `state` is vSphere's connectionState; `cluster` is None for a
-    host that is in none.
+    host that is in none. `uuid` is the hardware's, the same whatever ids vSphere gives the host ("" if it does not
+    say; cheap boards may share one), `booted_at` is aware, None if unknown, and `nested` whether it can lend its
+    hardware virtualisation to VMs.
     """
 
     key: HostKey
@@ -237,6 +240,9 @@ class Host:
     networks: tuple[str, ...] = ()
     datacenter: str | None = None
     cluster: str | None = None
+    uuid: str = ""
+    booted_at: datetime | None = None
+    nested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,18 +276,58 @@ class Nic:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachedDisk:
+    """A disk of a VM.
+
+    `path` is what the VM writes now. `mode` is vSphere's diskMode (`persistent`, `nonpersistent`,
+    `independent_persistent`, ...). `adapter` is that of the controller it hangs on, in the words of a descriptor:
+    `ide`, `buslogic`, or `lsilogic` for all others.
+    """
+
+    path: str
+    mode: str
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What decides whether a VM's disk can be captured.
+
+    `disks` by controller and unit, `snapshots` their names, parents first; `question` is the text of what the VM waits
+    to be told, None if it does not.
+    """
+
+    power: PowerState
+    disks: tuple[AttachedDisk, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    question: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A part of a disk's content. `name` is a file, relative to the descriptor's directory; "" for a part that is all
+    zeros and has no file. `size_bytes` is how much of the disk it is: what its file has, too, unless that is sparse.
+    """
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DiskInfo:
     """What a vmdk descriptor says.
 
-    `parent` is the hint to the disk below a redo disk, None for a disk that stands alone.
+    `parent` is the hint to the disk below a redo disk, None for a disk that stands alone. `thin` is true if the disk
+    occupies only what was written to it.
     """
 
     path: str
     adapter: str
     create_type: str
     capacity_mb: int
-    extents: int = 1
+    extents: tuple[Extent, ...] = ()
     parent: str | None = None
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from esxprov.model import (
     CatalogueImage,
     Claim,
     ClaimState,
+    Condition,
+    Datastore,
     DiskInfo,
     FileEntry,
     Host,
@@ -86,6 +88,9 @@ class Hypervisor(Protocol):
     def disks(self, vm: Vm) -> list[str]:
         """The paths of the VM's virtual disks, as it writes them now (the redo disk of a linked VM)."""
 
+    def condition(self, vm: Vm) -> Condition:
+        """What decides whether the VM's disk can be captured, in one question. A VM that is gone is `vm_not_found`."""
+
     def power_state(self, vm: Vm) -> PowerState | None:
         """None if the VM is gone."""
 
@@ -98,8 +103,18 @@ class Hypervisor(Protocol):
     def snapshot_before_first_power_on(self, vm: Vm) -> None:
         """Give the VM a redo disk in its own directory, so that the disk its VMX names is never written."""
 
-    def power_on(self, vm: Vm) -> None:
-        """Already on is fine. Refused admission raises `no_capacity` with `host` set."""
+    def power_on(self, vm: Vm, *, moved: bool = False) -> None:
+        """Already on is fine. Refused admission raises `no_capacity` with `host` set.
+
+        A VM that asks whether it was moved or copied is told so: `moved` keeps its uuid and generated MACs, which is
+        right for one that was registered anew where it lay; a copy gets new ones. Any other question is an error with
+        its text.
+        """
+
+    def shutdown_guest(self, vm: Vm) -> bool:
+        """Ask the guest to shut down; it does so when it likes, if at all. False if it cannot be asked: VMware Tools
+        do not run in it, or it is not on.
+        """
 
     def power_off(self, vm: Vm) -> None:
         """Pull the plug and wait until it is off. Already off is fine."""
@@ -109,6 +124,14 @@ class Hypervisor(Protocol):
 
     def disk(self, path: str) -> DiskInfo | None:
         """The descriptor of a vmdk, None if there is no such file."""
+
+    def allocated_mb(self, disk_path: str) -> int | None:
+        """What a disk (of a chain its own layer only) occupies on its datastore; None if nobody can tell, or there is
+        no such disk.
+        """
+
+    def datastore(self, name: str) -> Datastore:
+        """A datastore with its free space as it is now, not as it was when a host last looked."""
 
     def copy_disk(self, source: str, target: str, *, adapter: str, progress: Progress) -> None:
         """Copy a virtual disk (consolidating a chain) to a new, thin one. An existing target raises `image_exists`."""

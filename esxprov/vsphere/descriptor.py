@@ -5,26 +5,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from esxprov.model import Extent
+
 _FIRST_LINE = b"# Disk DescriptorFile"
 _NO_PARENT = "ffffffff"
 _SECTOR_BYTES = 512
 _MB = 1024 * 1024
-_MOST_SECTORS = 2**40
+_MOST_BYTES = 2**49
 """512 TB, eight times vSphere's limit: a bigger number is damage, not a disk."""
 
 _SETTING = re.compile(r'\s*([A-Za-z][A-Za-z0-9.]{0,63})\s*=\s*"?([^"\r\n]*)"?\s*\Z')
-_EXTENT = re.compile(r"\s*(?:RW|RDONLY|NOACCESS)\s+([0-9]{1,18})\s+[A-Z0-9]+(?:\s|\Z)")
+_EXTENT = re.compile(r'\s*(?:RW|RDONLY|NOACCESS)\s+([0-9]{1,18})\s+[A-Z0-9]+(?:\s+"([^"\r\n]*)"|\s|\Z)')
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """`adapter` as the descriptor writes it (`lsilogic`, `ide`, ...); `parent` is None for a disk that stands alone."""
+    """`adapter` as the descriptor writes it (`lsilogic`, `ide`, ...); `parent` is None for a disk that stands alone.
+    `thin` is whether it calls itself thin.
+    """
 
     adapter: str
     create_type: str
     capacity_mb: int
-    extents: int
+    extents: tuple[Extent, ...]
     parent: str | None
+    thin: bool = False
 
 
 def parse(content: bytes) -> Descriptor | None:
@@ -37,23 +42,24 @@ def parse(content: bytes) -> Descriptor | None:
     if start < 0:
         return None
     settings: dict[str, str] = {}
-    sectors = extents = 0
+    extents: list[Extent] = []
     for line in content[start:].split(b"\0", 1)[0].decode("utf-8", "replace").split("\n"):
         extent = _EXTENT.match(line)
         if extent:
-            sectors += int(extent[1])
-            extents += 1
+            extents.append(Extent(extent[2] or "", int(extent[1]) * _SECTOR_BYTES))
             continue
         setting = _SETTING.match(line)
         if setting:
             settings.setdefault(setting[1].lower(), setting[2].strip())
-    if "createtype" not in settings or extents == 0 or sectors > _MOST_SECTORS:
+    size_bytes = sum(extent.size_bytes for extent in extents)
+    if "createtype" not in settings or not extents or size_bytes > _MOST_BYTES:
         return None
     is_child = settings.get("parentcid", _NO_PARENT).lower() != _NO_PARENT
     return Descriptor(
         adapter=settings.get("ddb.adaptertype", "lsilogic").lower(),
         create_type=settings["createtype"],
-        capacity_mb=-(-sectors * _SECTOR_BYTES // _MB),
-        extents=extents,
+        capacity_mb=-(-size_bytes // _MB),
+        extents=tuple(extents),
         parent=settings.get("parentfilenamehint", "(unnamed)") if is_child else None,
+        thin=settings.get("ddb.thinprovisioned") == "1",
     )

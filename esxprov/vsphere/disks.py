@@ -16,6 +16,9 @@ from esxprov.vsphere.session import Session
 log = logging.getLogger(__name__)
 
 _DESCRIPTOR_BYTES = 64 * 1024
+_MB = 1024 * 1024
+
+_Browser = vim.host.DatastoreBrowser
 
 _ADAPTERS = {"buslogic": "busLogic", "ide": "ide"}
 """VirtualDiskManager's words for a descriptor's. It has no word for the others, whose disks are all SCSI's."""
@@ -31,7 +34,31 @@ def disk(folder: Folder, places: Places, path: DatastorePath) -> DiskInfo | None
         raise ProvisioningError(
             "vsphere_fault", f"{path} is not the descriptor of a virtual disk: replace or delete it"
         )
-    return DiskInfo(str(path), found.adapter, found.create_type, found.capacity_mb, found.extents, found.parent)
+    return DiskInfo(
+        path=str(path),
+        adapter=found.adapter,
+        create_type=found.create_type,
+        capacity_mb=found.capacity_mb,
+        extents=found.extents,
+        parent=found.parent,
+        thin=found.thin,
+    )
+
+
+def allocated_mb(session: Session, places: Places, path: DatastorePath) -> int | None:
+    """What the disk's own layer occupies, rounded up; None if it is not there or the datastore does not tell.
+
+    A search for files tells how long they are, which of a thin disk is its capacity; one for disks, what they occupy.
+    """
+    browser = places.of(path.datastore).browser
+    details = _Browser.FileInfo.Details(fileType=True, fileSize=True, modification=False, fileOwner=False)
+    search = _Browser.SearchSpec(query=[_Browser.VmDiskQuery()], details=details, matchPattern=[path.name])
+    try:
+        result = tasks.run(session, lambda: browser.SearchDatastore_Task(str(path.parent), search))
+    except vim.fault.FileNotFound:
+        return None
+    sizes = [file.fileSize for file in result.file if str(file.path) == path.name and file.fileSize is not None]
+    return -(-int(sizes[0]) // _MB) if sizes else None
 
 
 def copy(

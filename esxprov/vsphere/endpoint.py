@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from esxprov.errors import ProvisioningError
-from esxprov.model import DiskInfo, EndpointConfig, FileEntry, Host, HostKey, Nic, PowerState, Vm
+from esxprov.model import (
+    Condition,
+    Datastore,
+    DiskInfo,
+    EndpointConfig,
+    FileEntry,
+    Host,
+    HostKey,
+    Nic,
+    PowerState,
+    Vm,
+)
 from esxprov.ports import Look
 from esxprov.vsphere import disks, faults, files, inventory, tasks, vms
 from esxprov.vsphere.folder import Folder
@@ -71,6 +82,10 @@ class Endpoint:
         with self._trying(f"read the disks of {vm.name}", vm.host_moid):
             return vms.disks(self._session, vm)
 
+    def condition(self, vm: Vm) -> Condition:
+        with self._trying(f"read the condition of {vm.name}", vm.host_moid):
+            return vms.condition(self._session, vm)
+
     def power_state(self, vm: Vm) -> PowerState | None:
         with self._trying(f"ask whether {vm.name} is on", vm.host_moid):
             return vms.power_state(self._session, vm)
@@ -88,9 +103,13 @@ class Endpoint:
         with self._trying(f"take a snapshot of {vm.name}", vm.host_moid):
             vms.snapshot(self._session, vm)
 
-    def power_on(self, vm: Vm) -> None:
+    def power_on(self, vm: Vm, *, moved: bool = False) -> None:
         with self._trying(f"switch {vm.name} on", vm.host_moid):
-            vms.power_on(self._session, vm)
+            vms.power_on(self._session, vm, moved=moved)
+
+    def shutdown_guest(self, vm: Vm) -> bool:
+        with self._trying(f"ask {vm.name} to shut down", vm.host_moid):
+            return vms.shutdown_guest(self._session, vm)
 
     def power_off(self, vm: Vm) -> None:
         with self._trying(f"switch {vm.name} off", vm.host_moid):
@@ -104,6 +123,15 @@ class Endpoint:
         where = DatastorePath.parse(path)
         with self._trying(f"read {where}"):
             return disks.disk(self._folder, self._places, where)
+
+    def allocated_mb(self, disk_path: str) -> int | None:
+        where = DatastorePath.parse(disk_path)
+        with self._trying(f"read what {where} occupies"):
+            return disks.allocated_mb(self._session, self._places, where)
+
+    def datastore(self, name: str) -> Datastore:
+        with self._trying(f"look at the datastore {name}"):
+            return inventory.datastore(self._session, self._places.of(name).datastore)
 
     def copy_disk(self, source: str, target: str, *, adapter: str, progress: tasks.Progress) -> None:
         here, there = DatastorePath.parse(source), DatastorePath.parse(target)

@@ -27,11 +27,15 @@ _HOST = (
     "network",
     "hardware.memorySize",
     "hardware.cpuInfo.numCpuThreads",
+    "hardware.systemInfo.uuid",
+    "capability.nestedHVSupported",
     "runtime.connectionState",
     "runtime.inMaintenanceMode",
+    "runtime.bootTime",
     "summary.quickStats.overallMemoryUsage",
 )
-_DATASTORE = ("name", "browser", "summary.freeSpace", "summary.capacity", "summary.accessible", "summary.url")
+_SPACE = ("name", "summary.freeSpace", "summary.capacity", "summary.accessible")
+_DATASTORE = (*_SPACE, "browser", "summary.url")
 # runtime.powerState, not summary's: a summary is evaluated lazily.
 _VM = (
     "name",
@@ -59,6 +63,7 @@ _POWER = {"poweredOn": PowerState.ON, "poweredOff": PowerState.OFF, "suspended":
 class Place:
     """A datastore as its datacenter has it. `datacenter_path` is what /folder calls dcPath, `url` its identity."""
 
+    datastore: Any
     browser: Any
     datacenter: Any
     datacenter_path: str
@@ -100,18 +105,13 @@ class Objects:
             ram_mb=found.get("hardware.memorySize", 0) // _MB,
             ram_used_mb=int(found.get("summary.quickStats.overallMemoryUsage", 0)),
             cpu_threads=int(found.get("hardware.cpuInfo.numCpuThreads", 0)),
-            datastores=tuple(
-                Datastore(
-                    name=plain(store.get("name", "")),
-                    free_mb=store.get("summary.freeSpace", 0) // _MB,
-                    capacity_mb=store.get("summary.capacity", 0) // _MB,
-                    accessible=bool(store.get("summary.accessible", False)),
-                )
-                for store in self.named(found.get("datastore", ()))
-            ),
+            datastores=tuple(datastore_of(store) for store in self.named(found.get("datastore", ()))),
             networks=tuple(plain(network.get("name", "")) for network in self.named(found.get("network", ()))),
             datacenter=plain(datacenter.get("name", "")) if datacenter else None,
             cluster=plain(compute.get("name", "")) if compute else None,
+            uuid=str(found.get("hardware.systemInfo.uuid", "")).lower(),
+            booted_at=found.get("runtime.bootTime"),
+            nested=bool(found.get("capability.nestedHVSupported", False)),
         )
 
     def vm(self, found: Found) -> Vm | None:
@@ -156,6 +156,7 @@ class Survey:
                     continue
                 seen.add((store.moid, datacenter.moid))
                 place = Place(
+                    datastore=store.ref,
                     browser=store.get("browser"),
                     datacenter=datacenter.ref,
                     datacenter_path=self._path_of(datacenter),
@@ -180,6 +181,21 @@ class Survey:
             return "ha-datacenter"
         above = [parent for parent in self._objects.parents(datacenter) if parent.moid != self._root]
         return "/".join(str(part.get("name", "")) for part in [*reversed(above), datacenter])
+
+
+def datastore_of(found: Found) -> Datastore:
+    return Datastore(
+        name=plain(found.get("name", "")),
+        free_mb=found.get("summary.freeSpace", 0) // _MB,
+        capacity_mb=found.get("summary.capacity", 0) // _MB,
+        accessible=bool(found.get("summary.accessible", False)),
+    )
+
+
+def datastore(session: Session, ref: Any) -> Datastore:
+    """A datastore as it is now: until it is told to look, the server keeps an older figure of its free space."""
+    session.call(ref.RefreshDatastore, repeatable=True)
+    return datastore_of(properties.read(session, ref, *_SPACE))
 
 
 def everything_of(session: Session) -> Any:
@@ -214,10 +230,10 @@ def vm(session: Session, ref: Any) -> Vm:
 
 def power_state(session: Session, ref: Any) -> PowerState:
     """Raises ManagedObjectNotFound."""
-    return _power(properties.read(session, ref, "runtime.powerState"))
+    return power_of(properties.read(session, ref, "runtime.powerState"))
 
 
-def _power(found: Found) -> PowerState:
+def power_of(found: Found) -> PowerState:
     state = _POWER.get(str(found.get("runtime.powerState")))
     if state is None:
         # Never taken for off: a VM that runs would be registered, or have its disk copied, once more.
@@ -235,7 +251,7 @@ def _vm(endpoint: str, found: Found) -> Vm:
         name=str(found.get("name", "")),
         host_moid=moid(host) if host is not None else "",
         vmx_path=str(found.get("config.files.vmPathName", "")),
-        power=_power(found),
+        power=power_of(found),
         ram_mb=int(found.get("config.hardware.memoryMB", 0)),
         cpus=int(found.get("config.hardware.numCPU", 0)),
         annotation=str(found.get("config.annotation", "")),

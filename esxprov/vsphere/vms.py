@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from esxprov.errors import ProvisioningError
-from esxprov.model import HostKey, Nic, PowerState, Vm
-from esxprov.vsphere import inventory, properties, tasks
+from esxprov.model import AttachedDisk, Condition, HostKey, Nic, PowerState, Vm
+from esxprov.vsphere import faults, inventory, properties, tasks
 from esxprov.vsphere.api import vim, vmodl
 from esxprov.vsphere.paths import DatastorePath
 from esxprov.vsphere.places import Places
@@ -72,7 +72,7 @@ def snapshot(session: Session, vm: Vm) -> None:
         tasks.run(session, lambda: ref.CreateSnapshot_Task(SNAPSHOT, description, False, False))
 
 
-def power_on(session: Session, vm: Vm) -> None:
+def power_on(session: Session, vm: Vm, *, moved: bool = False) -> None:
     """The task of a VM with a question runs until the question is answered, so it is watched for one."""
     ref = ref_of(session, vm)
     answered: set[str] = set()
@@ -80,7 +80,7 @@ def power_on(session: Session, vm: Vm) -> None:
     def answer(question: Any) -> None:
         if question.id not in answered:
             answered.add(question.id)
-            choice = _choice(session, vm, question)
+            choice = _choice(session, vm, question, "moved" if moved else "copied")
             session.call(lambda: ref.AnswerVM(question.id, choice))
 
     with _registered(session, vm):
@@ -89,6 +89,17 @@ def power_on(session: Session, vm: Vm) -> None:
         except vim.fault.InvalidPowerState:
             if inventory.power_state(session, ref) is not PowerState.ON:
                 raise
+
+
+def shutdown_guest(session: Session, vm: Vm) -> bool:
+    """Ask the guest to shut down, not waiting for it; False if nobody in it can be asked."""
+    with _registered(session, vm):
+        try:
+            session.call(ref_of(session, vm).ShutdownGuest)
+        except (vim.fault.ToolsUnavailable, vim.fault.InvalidPowerState, vmodl.fault.NotSupported) as fault:
+            log.info("%s cannot be asked to shut down: %s", vm.name, faults.name_of(fault))
+            return False
+    return True
 
 
 def power_off(session: Session, vm: Vm) -> None:
@@ -156,9 +167,58 @@ def guest_addresses(session: Session, vm: Vm) -> list[tuple[str, str]]:
 def disks(session: Session, vm: Vm) -> list[str]:
     with _registered(session, vm):
         found = [properties.read(session, ref_of(session, vm), "config.hardware.device")]
-    attached = [device for device in _devices(found) if isinstance(device, vim.vm.device.VirtualDisk)]
-    attached.sort(key=lambda device: (int(device.controllerKey or 0), int(device.unitNumber or 0)))
-    return [str(device.backing.fileName) for device in attached if getattr(device.backing, "fileName", None)]
+    return [str(disk.backing.fileName) for disk in _attached(found)]
+
+
+def _attached(found: list[properties.Found]) -> list[Any]:
+    """The disks that have a file, by controller and unit."""
+    disks = [device for device in _devices(found) if isinstance(device, vim.vm.device.VirtualDisk)]
+    disks.sort(key=lambda disk: (int(disk.controllerKey or 0), int(disk.unitNumber or 0)))
+    return [disk for disk in disks if getattr(disk.backing, "fileName", None)]
+
+
+def condition(session: Session, vm: Vm) -> Condition:
+    with _registered(session, vm):
+        found = properties.read(
+            session,
+            ref_of(session, vm),
+            "config.hardware.device",
+            "runtime.powerState",
+            "runtime.question",
+            "snapshot.rootSnapshotList",
+        )
+    devices = {int(device.key): device for device in _devices([found])}
+    question = found.get("runtime.question")
+    return Condition(
+        power=inventory.power_of(found),
+        disks=tuple(
+            AttachedDisk(
+                str(disk.backing.fileName),
+                str(getattr(disk.backing, "diskMode", None) or "persistent"),
+                _adapter(devices.get(int(disk.controllerKey or 0))),
+            )
+            for disk in _attached([found])
+        ),
+        snapshots=tuple(_names(found.get("snapshot.rootSnapshotList", ()))),
+        question=_text(question) if question is not None else None,
+    )
+
+
+def _adapter(controller: Any) -> str:
+    """A descriptor has no word for SAS, paravirtual SCSI or SATA: their disks are called lsilogic."""
+    if isinstance(controller, vim.vm.device.VirtualIDEController):
+        return "ide"
+    return "buslogic" if isinstance(controller, vim.vm.device.VirtualBusLogicController) else "lsilogic"
+
+
+def _names(snapshots: Iterable[Any]) -> Iterator[str]:
+    for snapshot in snapshots:
+        yield str(snapshot.name)
+        yield from _names(snapshot.childSnapshotList or ())
+
+
+def _text(question: Any) -> str:
+    return " ".join(str(question.text).split())[:300]
 
 
 def _devices(found: list[properties.Found]) -> list[Any]:
@@ -173,18 +233,20 @@ def _network(backing: Any, names: set[str], portgroups: dict[Any, str]) -> str |
     return name if name in names else None
 
 
-def _choice(session: Session, vm: Vm, question: Any) -> str:
-    """The key of the answer. A VM made by us is a copy; for anything else a human must decide."""
+def _choice(session: Session, vm: Vm, question: Any, answer: str) -> str:
+    """The key of `answer` ("moved" keeps the VM's identity, "copied" gives it a new one) to the question which of them
+    the VM was; anything else a human must decide.
+    """
     ids = {str(message.id) for message in question.message or ()}
     if _COPIED_OR_MOVED in ids or _COPIED_OR_MOVED in str(question.text):
         for option in question.choice.choiceInfo:
-            if "copied" in f"{option.label} {option.summary}".lower():
-                log.info("%s asks whether it was moved or copied: copied", vm.name)
+            if answer in f"{option.label} {option.summary}".lower():
+                log.info("%s asks whether it was moved or copied: %s", vm.name, answer)
                 return str(option.key)
-    text = " ".join(str(question.text).split())
+    text = _text(question)
     raise ProvisioningError(
         "vsphere_fault",
-        f"{vm.name} on {session.config.name} waits for an answer, give it in the vSphere client: {text[:300]}",
+        f"{vm.name} on {session.config.name} waits for an answer, give it in the vSphere client: {text}",
         detail={"fault": "question", "question": text, "messages": sorted(ids), "endpoint": session.config.name},
         host=str(HostKey(vm.endpoint, vm.host_moid)),
     )

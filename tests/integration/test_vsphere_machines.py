@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from esxprov.errors import Cancelled, ProvisioningError
-from esxprov.model import FileEntry, Nic, PowerState, Vm
+from esxprov.model import AttachedDisk, Condition, Extent, FileEntry, Image, Nic, PowerState, Vm
+from esxprov.vmx import VmPlan, author
 from esxprov.vsphere import Endpoint
+from tests.integration.vsim.rig import until
 from tests.integration.vsphere_rig import IMAGE, IMAGE_MB, Rig, registered, removed, start, vmx
+from tests.testbed import vsphere as testbed
 from tests.testbed.certificates import Certificates
 
 
@@ -69,10 +73,15 @@ def unwatched(percent: int) -> None:
 
 
 def failure(call: Callable[[], object]) -> ProvisioningError:
+    error = refusal(call)
+    assert error.message.startswith("e1: could not ")
+    assert error.detail["endpoint"] == "e1"
+    return error
+
+
+def refusal(call: Callable[[], object]) -> ProvisioningError:
     with pytest.raises(ProvisioningError) as raised:
         call()
-    assert raised.value.message.startswith("e1: could not ")
-    assert raised.value.detail["endpoint"] == "e1"
     return raised.value
 
 
@@ -145,6 +154,99 @@ def test_a_linked_vm_leaves_the_golden_disk_as_it_was(any_kind: Rig, endpoint: E
     endpoint.power_on(vm)
     removed(endpoint, vm)
     assert (golden.stat().st_mtime_ns, golden.stat().st_size) == before
+
+
+def test_our_vmx_keeps_redo_disks_out_of_the_library(any_kind: Rig, endpoint: Endpoint) -> None:
+    golden = any_kind.store / "golden" / "img"
+    before = sorted(path.name for path in golden.iterdir())
+    directory = "[nfs1] inuse/authored"
+    endpoint.make_directory(directory)
+    image = Image(1, "img", min_ram_mb=512)
+    plan = VmPlan("authored", image, "/vmfs/volumes/nfs1/golden/img/img.vmdk", "lsilogic", (), "")
+    endpoint.write_file(f"{directory}/authored.vmx", author(plan))
+    vm = endpoint.register(f"{directory}/authored.vmx", "authored", endpoint.hosts()[0].key.moid)
+    endpoint.snapshot_before_first_power_on(vm)
+    assert endpoint.disks(vm) == [f"{directory}/img-000001.vmdk"]
+    assert sorted(path.name for path in golden.iterdir()) == before
+    removed(endpoint, vm)
+
+
+def test_the_condition_of_a_vm_says_what_a_capture_must_know(endpoint: Endpoint) -> None:
+    vm = registered(endpoint, "judged", disk="/vmfs/volumes/nfs1/golden/img/img.vmdk")
+    assert endpoint.condition(vm) == Condition(PowerState.OFF, (AttachedDisk(IMAGE, "persistent", "lsilogic"),))
+    endpoint.snapshot_before_first_power_on(vm)
+    endpoint.power_on(vm)
+    redo = AttachedDisk("[nfs1] inuse/judged/img-000001.vmdk", "persistent", "lsilogic")
+    assert endpoint.condition(vm) == Condition(PowerState.ON, (redo,), ("esxprov-base",))
+    removed(endpoint, vm)
+    assert refusal(lambda: endpoint.condition(vm)).code == "vm_not_found"
+
+
+@pytest.mark.parametrize(
+    ("bus", "model", "adapter"),
+    [
+        ("scsi0", "lsisas1068", "lsilogic"),
+        ("scsi0", "pvscsi", "lsilogic"),
+        ("scsi0", "buslogic", "buslogic"),
+        ("ide0", "", "ide"),
+        ("sata0", "", "lsilogic"),
+    ],
+)
+def test_a_disk_has_the_adapter_of_its_controller(endpoint: Endpoint, bus: str, model: str, adapter: str) -> None:
+    directory = "[nfs1] inuse/attached"
+    endpoint.make_directory(directory)
+    text = vmx("attached", IMAGE).replace(b"scsi0", bus.encode()).replace(b'"lsilogic"', f'"{model}"'.encode())
+    text = text.replace(b"scsi-hardDisk", b"disk") + f'{bus}:0.mode = "independent-nonpersistent"\n'.encode()
+    endpoint.write_file(f"{directory}/attached.vmx", text)
+    vm = endpoint.register(f"{directory}/attached.vmx", "attached", endpoint.hosts()[0].key.moid)
+    assert endpoint.condition(vm).disks == (AttachedDisk(IMAGE, "independent_nonpersistent", adapter),)
+    removed(endpoint, vm)
+
+
+def test_a_disk_says_what_it_is_made_of(any_kind: Rig, endpoint: Endpoint) -> None:
+    disk = endpoint.disk(IMAGE)
+    assert disk is not None
+    assert disk.thin
+    assert disk.extents == (Extent("img-flat.vmdk", IMAGE_MB * 1024 * 1024),)
+    entries = {entry.name: entry.size_bytes for entry in endpoint.list_directory("[nfs1] golden/img") or ()}
+    assert entries[disk.extents[0].name] == disk.extents[0].size_bytes
+
+
+def test_a_disk_occupies_what_was_written_to_it(any_kind: Rig, endpoint: Endpoint) -> None:
+    testbed.golden_disk(any_kind.store / "golden", "mostly holes", 4096, payload=b"x" * 3 * 1024 * 1024)
+    assert endpoint.allocated_mb("[nfs1] golden/mostly holes/mostly holes.vmdk") == 3
+    assert endpoint.allocated_mb("[nfs1] golden/mostly holes/none.vmdk") is None
+    assert endpoint.allocated_mb("[nfs1] golden/none/none.vmdk") is None
+    endpoint.delete("[nfs1] golden/mostly holes")
+
+
+def test_a_datastore_tells_its_free_space(endpoint: Endpoint) -> None:
+    store = endpoint.datastore("nfs1")
+    (known,) = endpoint.hosts()[0].datastores
+    assert (store.name, store.capacity_mb, store.accessible) == ("nfs1", known.capacity_mb, True)
+    assert 0 < store.free_mb <= store.capacity_mb
+    assert "no datastore 'nfs2'" in refusal(lambda: endpoint.datastore("nfs2")).message
+
+
+def test_a_guest_with_vmware_tools_shuts_down_when_it_is_asked(endpoint: Endpoint) -> None:
+    vm = registered(endpoint, "polite")
+    assert not endpoint.shutdown_guest(vm)
+    endpoint.power_on(vm)
+    assert endpoint.shutdown_guest(vm)
+    until(lambda: endpoint.power_state(vm) is PowerState.OFF)
+    removed(endpoint, vm)
+    assert refusal(lambda: endpoint.shutdown_guest(vm)).code == "vm_not_found"
+
+
+def test_hosts_have_an_identity_of_their_own(any_kind: Rig, endpoint: Endpoint) -> None:
+    now = datetime.now(UTC)
+    hosts = endpoint.hosts()
+    assert len({host.uuid for host in hosts} - {""}) == len(hosts)
+    for host in hosts:
+        assert host.booted_at is not None
+        assert timedelta(0) <= now - host.booted_at < timedelta(hours=1)
+        assert not host.nested
+    assert list(endpoint.look().hosts) == hosts
 
 
 def test_vmware_tools_say_which_addresses_the_guest_has(any_kind: Rig, endpoint: Endpoint) -> None:

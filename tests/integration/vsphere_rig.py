@@ -88,6 +88,7 @@ def vmx(name: str, disk: str, *, ram_mb: int = 2048, mac: str = "00:50:56:00:00:
     lines = {
         "displayName": name,
         "annotation": f"made for {name}",
+        "snapshot.redoNotWithParent": "TRUE",
         "memSize": ram_mb,
         "numvcpus": 2,
         "guestOS": "ubuntu-64",

@@ -151,8 +151,9 @@ class Bed:
     def start_host(self, host: HostSpec, port: int = 0) -> None:
         """Start a standalone host; `port` starts it again where it was before a crash, with its VMs, powered off."""
         home = self.directory / host.name
+        size: Any = {"memory_mb": host.memory_mb, "cores": host.cores, "nested": host.nested}
         self.endpoints[host.name] = self._endpoint(
-            lambda **options: VSphere.start_esxi(home, host.name, host.memory_mb, host.cores, **options), port
+            lambda **options: VSphere.start_esxi(home, host.name, **size, **options), port
         )
 
     def _endpoint(self, start: Any, port: int = 0) -> VSphere:

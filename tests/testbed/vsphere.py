@@ -53,12 +53,13 @@ class TestbedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """A hypervisor to simulate."""
+    """A hypervisor to simulate. `nested`: it lends its hardware virtualisation to VMs."""
 
     name: str
     memory_mb: int = 131072
     cores: int = 32
     mhz: int = 2600
+    nested: bool = False
 
 
 class Options(TypedDict, total=False):
@@ -192,10 +193,18 @@ class VSphere:
 
     @classmethod
     def start_esxi(
-        cls, directory: Path, name: str, memory_mb: int = 131072, cores: int = 32, **options: Unpack[Options]
+        cls,
+        directory: Path,
+        name: str,
+        memory_mb: int = 131072,
+        cores: int = 32,
+        *,
+        nested: bool = False,
+        **options: Unpack[Options],
     ) -> VSphere:
         """A standalone ESXi host; `directory` gets its log."""
-        return cls(directory, ["-esx", "-hosts", _host_argument(HostSpec(name, memory_mb, cores))], **options)
+        host = HostSpec(name, memory_mb, cores, nested=nested)
+        return cls(directory, ["-esx", "-hosts", _host_argument(host)], **options)
 
     @classmethod
     def start_vcenter(
@@ -349,7 +358,7 @@ def _command_line(host: str, user: str, options: Options) -> list[str]:
 
 
 def _host_argument(host: HostSpec) -> str:
-    return f"{host.name}:{host.memory_mb}:{host.cores}:{host.mhz}"
+    return f"{host.name}:{host.memory_mb}:{host.cores}:{host.mhz}" + (":nested" if host.nested else "")
 
 
 def golden_disk(directory: Path, name: str, size_mb: int, adapter: str = "lsilogic", payload: bytes = b"") -> Path:

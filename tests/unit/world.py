@@ -20,11 +20,14 @@ from esxprov.errors import ProvisioningError
 from esxprov.handlers import CALLS
 from esxprov.job import Job
 from esxprov.model import (
+    AttachedDisk,
     CatalogueImage,
     Claim,
     ClaimState,
+    Condition,
     Datastore,
     DiskInfo,
+    Extent,
     FileEntry,
     Host,
     HostKey,
@@ -85,6 +88,18 @@ class World:
     vms: list[Vm] = field(default_factory=list)
     nics: dict[str, list[Nic]] = field(default_factory=dict)
     vm_disks: dict[str, list[str]] = field(default_factory=dict)
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What differs from the ordinary in the Condition of a VM, by its moid: `{"question": "..."}`."""
+    controllers: dict[str, str] = field(default_factory=dict)
+    """What a VM's disk hangs on, by its moid, in the words of a descriptor."""
+    snapshots: dict[str, list[str]] = field(default_factory=dict)
+    allocated: dict[str, int | None] = field(default_factory=dict)
+    """What disks occupy, in MB, where it is not their whole capacity; None: nobody can tell."""
+    free_mb: int = 500_000
+    moved: list[str] = field(default_factory=list)
+    """The moids of the VMs that were switched on as moved ones."""
+    deaf_guests: set[str] = field(default_factory=set)
+    """The moids of the VMs in which no VMware Tools run."""
     leases: list[tuple[float, Lease]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     """MACs whose old leases were ended."""
@@ -104,7 +119,7 @@ class World:
         directory = f"[{datastore}] golden/{image}"
         self.directories.add(directory)
         path = f"{directory}/{image}.vmdk"
-        self.disks[path] = DiskInfo(path, "lsilogic", "vmfs", size_mb)
+        self.disks[path] = DiskInfo(path, "lsilogic", "vmfs", size_mb, _extents(path, size_mb), thin=True)
 
     def paths(self) -> list[str]:
         """Everything on the datastore."""
@@ -135,6 +150,9 @@ class FakeHypervisor:
     ram_mb: int = 16384
     networks: tuple[str, ...] = ("Private", "Public")
     maintenance: bool = False
+    uuid: str = ""
+    booted_at: datetime | None = None
+    nested: bool = False
 
     def _answer(self) -> None:
         if self.name in self.world.down:
@@ -156,10 +174,21 @@ class FakeHypervisor:
                 self.ram_mb,
                 1024 + used,
                 16,
-                (Datastore("nfs1", 500_000, 1_000_000),),
+                (self._datastore("nfs1"),),
                 self.networks,
+                uuid=self.uuid or f"uuid-of-{self.name}",
+                booted_at=self.booted_at,
+                nested=self.nested,
             )
         ]
+
+    def _datastore(self, name: str) -> Datastore:
+        return Datastore(name, self.world.free_mb, 1_000_000)
+
+    @port
+    def datastore(self, name: str) -> Datastore:
+        self._answer()
+        return self._datastore(name)
 
     @port
     def vms(self) -> list[Vm]:
@@ -188,6 +217,22 @@ class FakeHypervisor:
     def disks(self, vm: Vm) -> list[str]:
         self._answer()
         return self.world.vm_disks[vm.moid]
+
+    @port
+    def condition(self, vm: Vm) -> Condition:
+        self._answer()
+        found = self._find(vm.vmx_path)
+        if found is None:
+            raise ProvisioningError("vm_not_found", f"{vm.name} is not registered on {self.name} any more")
+        ordinary = Condition(
+            found.power,
+            tuple(
+                AttachedDisk(path, "persistent", self.world.controllers.get(vm.moid, "lsilogic"))
+                for path in self.world.vm_disks[vm.moid]
+            ),
+            tuple(self.world.snapshots.get(vm.moid, ())),
+        )
+        return replace(ordinary, **self.world.conditions.get(vm.moid, {}))
 
     @port
     def power_state(self, vm: Vm) -> PowerState | None:
@@ -226,7 +271,11 @@ class FakeHypervisor:
             for i in range(4)
             if f"ethernet{i}.present" in text
         ]
-        disk = text["scsi0:0.fileName"]
+        bus = "ide0" if "ide0:0.fileName" in text else "scsi0"
+        self.world.controllers[moid] = {"scsi0": "lsilogic", "ide0": "ide"}[bus]
+        if text.get("scsi0.virtualDev") == "buslogic":
+            self.world.controllers[moid] = "buslogic"
+        disk = text[f"{bus}:0.fileName"]
         if disk.startswith("/vmfs/volumes/"):
             datastore, _, rest = disk.removeprefix("/vmfs/volumes/").partition("/")
             self.world.vm_disks[moid] = [f"[{datastore}] {rest}"]
@@ -243,17 +292,40 @@ class FakeHypervisor:
     def snapshot_before_first_power_on(self, vm: Vm) -> None:
         self._answer()
         golden = self.world.disks[self.world.vm_disks[vm.moid][0]]
-        path = f"{vm.vmx_path.rpartition('/')[0]}/{golden.path.rpartition('/')[2][:-5]}-000001.vmdk"
+        in_own = b'snapshot.redoNotWithParent = "TRUE"' in self.world.files[vm.vmx_path]
+        directory = (vm.vmx_path if in_own else golden.path).rpartition("/")[0]
+        path = f"{directory}/{golden.path.rpartition('/')[2][:-5]}-000001.vmdk"
         # ESXi does not write an adapter into a redo disk's descriptor, and it reads as this.
-        self.world.disks[path] = replace(golden, path=path, parent=golden.path, adapter="lsilogic")
+        self.world.disks[path] = replace(
+            golden,
+            path=path,
+            parent=golden.path,
+            adapter="lsilogic",
+            create_type="vmfsSparse",
+            extents=_extents(path, golden.capacity_mb, "delta"),
+        )
         self.world.vm_disks[vm.moid] = [path]
+        self.world.snapshots[vm.moid] = ["esxprov-base"]
 
     @port
-    def power_on(self, vm: Vm) -> None:
+    def power_on(self, vm: Vm, *, moved: bool = False) -> None:
         self._answer()
         if self.name in self.world.refuses:
             raise self.world.refuses[self.name]
+        if moved:
+            self.world.moved.append(vm.moid)
         self._set_power(vm, PowerState.ON)
+
+    @port
+    def shutdown_guest(self, vm: Vm) -> bool:
+        self._answer()
+        found = self._find(vm.vmx_path)
+        if found is None:
+            raise ProvisioningError("vm_not_found", f"{vm.name} is not registered on {self.name} any more")
+        if vm.moid in self.world.deaf_guests or found.power is not PowerState.ON:
+            return False
+        self._set_power(vm, PowerState.OFF)
+        return True
 
     @port
     def power_off(self, vm: Vm) -> None:
@@ -289,20 +361,34 @@ class FakeHypervisor:
         if target in self.world.disks:
             raise ProvisioningError("image_exists", f"{target} exists")
         progress(50)
-        self.world.disks[target] = replace(self.world.disks[source], path=target, adapter=adapter, parent=None)
+        capacity_mb = self.world.disks[source].capacity_mb
+        self.world.disks[target] = DiskInfo(
+            target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True
+        )
 
     @port
     def move_disk(self, source: str, target: str) -> None:
         self._answer()
-        self.world.disks[target] = replace(self.world.disks.pop(source), path=target)
+        moved = self.world.disks.pop(source)
+        self.world.disks[target] = replace(moved, path=target, extents=_extents(target, moved.capacity_mb))
+
+    @port
+    def allocated_mb(self, disk_path: str) -> int | None:
+        self._answer()
+        if disk_path not in self.world.disks:
+            return None
+        return self.world.allocated.get(disk_path, self.world.disks[disk_path].capacity_mb)
 
     @port
     def list_directory(self, path: str) -> list[FileEntry] | None:
         self._answer()
         if path not in self.world.directories:
             return None
-        inside = [p for p in [*self.world.files, *self.world.disks] if p.startswith(path + "/")]
-        return [FileEntry(p.removeprefix(path + "/"), 1024 * 1024, is_directory=False) for p in inside]
+        inside = dict.fromkeys([*self.world.files, *self.world.disks], 1024)
+        for disk in self.world.disks.values():
+            inside |= {f"{disk.path.rpartition('/')[0]}/{part.name}": part.size_bytes for part in disk.extents}
+        here = {p.removeprefix(path + "/"): size for p, size in inside.items() if p.startswith(path + "/")}
+        return [FileEntry(name, size, is_directory=False) for name, size in here.items()]
 
     @port
     def make_directory(self, path: str) -> None:
@@ -338,6 +424,11 @@ class FakeHypervisor:
     def write_file(self, path: str, content: bytes) -> None:
         self._answer()
         self.world.files[path] = content
+
+
+def _extents(path: str, capacity_mb: int, kind: str = "flat") -> tuple[Extent, ...]:
+    """The one file beside a descriptor that has the disk's content."""
+    return (Extent(f"{path.rpartition('/')[2][:-5]}-{kind}.vmdk", capacity_mb * 1024 * 1024),)
 
 
 def _moved(path: str, source: str, target: str) -> str:

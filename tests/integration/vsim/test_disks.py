@@ -13,6 +13,8 @@ from esxprov.vsphere.api import vim, vmodl
 from tests.integration.vsim.rig import MB, Bed, Client, wait
 from tests.testbed.vsphere import VSphere, golden_disk
 
+NOT_WITH_PARENT = 'snapshot.redoNotWithParent = "TRUE"\n'
+
 
 def spec_of(adapter: str = "lsiLogic", kind: str = "thin") -> Any:
     return vim.VirtualDiskManager.VirtualDiskSpec(adapterType=adapter, diskType=kind)
@@ -166,7 +168,7 @@ def test_disks_are_created_moved_and_deleted_with_their_content(client: Client, 
 
 def test_a_linked_vm_writes_to_a_redo_disk_in_its_own_directory(client: Client, bed: Bed) -> None:
     golden = "[nfs1] golden/win/win.vmdk"
-    vm = client.register(bed.author("vm1", disk="/vmfs/volumes/nfs1/golden/win/win.vmdk"))
+    vm = client.register(bed.author("vm1", disk="/vmfs/volumes/nfs1/golden/win/win.vmdk", extra=NOT_WITH_PARENT))
     wait(vm.CreateSnapshot_Task("linked", "", False, False))
     home = bed.path / "inuse/vm1"
     assert sorted(os.listdir(home)) == ["vm1.vmx", "win-000001-delta.vmdk", "win-000001.vmdk"]
@@ -183,20 +185,34 @@ def test_a_linked_vm_writes_to_a_redo_disk_in_its_own_directory(client: Client, 
         wait(client.copy(backing.fileName, "[nfs1] captured.vmdk"))
 
 
-def test_a_linked_vm_that_is_registered_again_still_has_its_redo_disk(esx: Client, bed: Bed) -> None:
-    path = bed.author("vm1", disk="[nfs1] golden/win/win.vmdk")
+def test_without_a_word_in_the_vmx_a_redo_disk_lies_beside_the_disk_it_is_based_on(client: Client, bed: Bed) -> None:
+    vm = client.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    wait(vm.CreateSnapshot_Task("linked", "", False, False))
+    assert vm.config.hardware.device[-1].backing.fileName == "[nfs1] golden/win/win-000001.vmdk"
+    assert (bed.path / "golden/win/win-000001-delta.vmdk").exists()
+    assert 'scsi0:0.fileName = "/vmfs/volumes/nfs1/golden/win/win-000001.vmdk"' in (
+        (bed.path / "inuse/vm1/vm1.vmx").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "redo"),
+    [(NOT_WITH_PARENT, "[nfs1] inuse/vm1/win-000001.vmdk"), ("", "[nfs1] golden/win/win-000001.vmdk")],
+    ids=["own directory", "with parent"],
+)
+def test_a_linked_vm_that_is_registered_again_still_has_its_redo_disk(
+    esx: Client, bed: Bed, extra: str, redo: str
+) -> None:
+    path = bed.author("vm1", disk="[nfs1] golden/win/win.vmdk", extra=extra)
     vm = esx.register(path)
     wait(vm.CreateSnapshot_Task("linked", "", False, False))
     vm.UnregisterVM()
     backing = esx.register(path).config.hardware.device[-1].backing
-    assert (backing.fileName, backing.parent.fileName) == (
-        "[nfs1] inuse/vm1/win-000001.vmdk",
-        "[nfs1] golden/win/win.vmdk",
-    )
+    assert (backing.fileName, backing.parent.fileName) == (redo, "[nfs1] golden/win/win.vmdk")
 
 
 def test_a_second_snapshot_stands_on_the_first(esx: Client, bed: Bed) -> None:
-    vm = esx.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    vm = esx.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk", extra=NOT_WITH_PARENT))
     wait(vm.PowerOnVM_Task())
     for name in ("one", "two"):
         wait(vm.CreateSnapshot_Task(name, "", False, False))
@@ -209,7 +225,7 @@ def test_a_second_snapshot_stands_on_the_first(esx: Client, bed: Bed) -> None:
 
 
 def test_copying_a_redo_disk_makes_a_whole_disk_with_what_the_vm_wrote(client: Client, bed: Bed) -> None:
-    vm = client.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    vm = client.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk", extra=NOT_WITH_PARENT))
     wait(vm.CreateSnapshot_Task("linked", "", False, False))
     with (bed.path / "inuse/vm1/win-000001-delta.vmdk").open("r+b") as delta:
         delta.seek(8 * MB)
@@ -226,7 +242,7 @@ def test_copying_a_redo_disk_makes_a_whole_disk_with_what_the_vm_wrote(client: C
 
 
 def test_destroying_a_linked_vm_takes_the_golden_disk_with_it(esx: Client, bed: Bed) -> None:
-    vm = esx.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk"))
+    vm = esx.register(bed.author("vm1", disk="[nfs1] golden/win/win.vmdk", extra=NOT_WITH_PARENT))
     wait(vm.CreateSnapshot_Task("linked", "", False, False))
     wait(vm.Destroy_Task())
     assert os.listdir(bed.path / "golden/win") == []

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/vmware/govmomi/simulator"
@@ -28,6 +29,7 @@ type hostSpec struct {
 	memoryMB int64
 	cores    int16
 	mhz      int32
+	nested   bool // lends its hardware virtualisation to VMs
 }
 
 // store is a datastore: a directory that several processes may share.
@@ -43,6 +45,7 @@ const hypervisorMB = 1024
 func newServer(o options) *server {
 	s := &server{
 		options: o,
+		started: time.Now().UTC(),
 		stores:  map[string]*store{},
 		locks:   map[ref][]*os.File{},
 		busy:    map[ref]ref{},
@@ -116,6 +119,13 @@ func (s *server) describeHost(host *simulator.HostSystem, spec hostSpec) {
 	host.Summary.QuickStats.OverallCpuUsage = 100
 	host.Runtime.ConnectionState = types.HostSystemConnectionStateConnected
 	host.Runtime.PowerState = types.HostSystemPowerStatePoweredOn
+	host.Runtime.BootTime = &s.started
+	capability := types.HostCapability{}
+	if host.Capability != nil {
+		capability = *host.Capability // the template shares it between hosts
+	}
+	capability.NestedHVSupported = types.NewBool(spec.nested)
+	host.Capability = &capability
 	host.Datastore = nil
 	host.Network = append([]ref(nil), host.Network...) // the template shares it between hosts
 }

@@ -51,6 +51,7 @@ type server struct {
 	hosts   []*simulator.HostSystem
 	stores  map[string]*store
 	rules   rules
+	started time.Time // when the process, and with it every host, booted
 
 	// mu owns the inventory: every change to a VM, a host or a datastore is made while holding it. File operations
 	// that may be long are done outside; the file system arbitrates between them.
@@ -70,7 +71,7 @@ func main() {
 	var taskMs, capacityMB int64
 	flag.BoolVar(&o.esx, "esx", false, "be a standalone ESXi host instead of a vCenter")
 	flag.StringVar(&o.cluster, "cluster", "", "name of the cluster the hosts are in; without it they stand alone")
-	flag.StringVar(&hosts, "hosts", "esx1:131072:32:2600", "name:memMB:cores:mhz,...")
+	flag.StringVar(&hosts, "hosts", "esx1:131072:32:2600", "name:memMB:cores:mhz[:nested],...")
 	flag.StringVar(&stores, "datastores", "", "name=directory,...")
 	flag.StringVar(&networks, "networks", "", "port groups, comma separated")
 	flag.StringVar(&o.user, "username", "", "the only account")
@@ -151,8 +152,9 @@ func split(list string) []string {
 
 func parseHost(spec string) hostSpec {
 	part := strings.Split(spec, ":")
-	if len(part) != 4 {
-		log.Fatalf("-hosts: %q is not name:memMB:cores:mhz", spec)
+	nested := len(part) == 5 && part[4] == "nested"
+	if len(part) != 4 && !nested {
+		log.Fatalf("-hosts: %q is not name:memMB:cores:mhz[:nested]", spec)
 	}
 	number := func(text string) int64 {
 		n, err := strconv.ParseInt(text, 10, 32)
@@ -161,5 +163,7 @@ func parseHost(spec string) hostSpec {
 		}
 		return n
 	}
-	return hostSpec{name: part[0], memoryMB: number(part[1]), cores: int16(number(part[2])), mhz: int32(number(part[3]))}
+	return hostSpec{
+		name: part[0], memoryMB: number(part[1]), cores: int16(number(part[2])), mhz: int32(number(part[3])), nested: nested,
+	}
 }

@@ -11,13 +11,15 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// createSnapshot gives every disk of the VM a redo disk in the VM's own directory, whatever directory the disk is in.
+// createSnapshot gives every disk of the VM a redo disk: beside the disk it is based on, whosever that is, unless the
+// VMX says snapshot.redoNotWithParent, then in the VM's own directory.
 func (s *server) createSnapshot(req *types.CreateSnapshot_Task) (*job, *refusal) {
 	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
 		home, refused := s.locate(vm.Config.Files.VmPathName)
 		if refused != nil {
 			return nil, refused
 		}
+		beside := !strings.EqualFold(extraConfig(vm, "snapshot.redoNotWithParent"), "TRUE")
 		devices := append([]types.BaseVirtualDevice(nil), vm.Config.Hardware.Device...)
 		renamed := map[string]string{}
 		for i, device := range devices {
@@ -25,14 +27,25 @@ func (s *server) createSnapshot(req *types.CreateSnapshot_Task) (*job, *refusal)
 			if !ok || strings.HasPrefix(disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).DiskMode, "independent") {
 				continue
 			}
-			redo, refused := s.addRedo(fileOf(disk), path.Dir(home.path), home.store)
+			parent, refused := s.locate(fileOf(disk))
+			if refused != nil {
+				return nil, refused
+			}
+			into := place{home.store, path.Dir(home.path)}
+			if beside {
+				into = place{parent.store, path.Dir(parent.path)}
+			}
+			redo, refused := s.addRedo(parent, into)
 			if refused != nil {
 				return nil, refused
 			}
 			copied := *disk // property collectors may be reading the other one
 			copied.Backing = s.backing(redo.String(), disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).DiskMode)
 			devices[i] = &copied
-			renamed[vmxUnit(vm, &copied)+".fileName"] = path.Base(redo.path)
+			renamed[vmxUnit(vm, &copied)+".fileName"] = redo.volumePath()
+			if redo.store == home.store && path.Dir(redo.path) == path.Dir(home.path) {
+				renamed[vmxUnit(vm, &copied)+".fileName"] = path.Base(redo.path)
+			}
 		}
 		// The VMX names the redo disk from now on: registered again, the VM must not write to the base.
 		if err := rewriteVMX(home.file(), renamed); err != nil {
@@ -43,18 +56,14 @@ func (s *server) createSnapshot(req *types.CreateSnapshot_Task) (*job, *refusal)
 }
 
 // addRedo makes the next free X-00000N.vmdk in a directory.
-func (s *server) addRedo(base, directory string, st *store) (place, *refusal) {
-	parent, refused := s.locate(base)
-	if refused != nil {
-		return place{}, refused
-	}
+func (s *server) addRedo(parent, into place) (place, *refusal) {
 	links, refused := s.chain(parent)
 	if refused != nil {
 		return place{}, refused
 	}
 	name := redoNumber.ReplaceAllString(strings.TrimSuffix(path.Base(parent.path), ".vmdk"), "")
 	for n := 1; ; n++ {
-		redo := place{st, path.Join(directory, fmt.Sprintf("%s-%06d.vmdk", name, n))}
+		redo := place{into.store, path.Join(into.path, fmt.Sprintf("%s-%06d.vmdk", name, n))}
 		text, err := os.OpenFile(redo.file(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if os.IsExist(err) {
 			continue
@@ -66,7 +75,7 @@ func (s *server) addRedo(base, directory string, st *store) (place, *refusal) {
 			adapter: links[0].adapter, thin: true, sectors: links[0].sectors, parent: parent.volumePath(),
 			extent: strings.TrimSuffix(path.Base(redo.path), ".vmdk") + "-delta.vmdk",
 		}
-		if parent.store == st && path.Dir(parent.path) == directory {
+		if parent.store == into.store && path.Dir(parent.path) == into.path {
 			made.parent = path.Base(parent.path)
 		}
 		_, err = text.WriteString(made.text())

@@ -351,7 +351,7 @@ def test_an_image_is_found_although_a_host_is_silent_but_its_absence_is_not_clai
 
 def test_the_size_of_an_image_is_that_of_its_files() -> None:
     site = Site()
-    assert site.run(site.event("get_image_size")) == {"size_mb": 1}
+    assert site.run(site.event("get_image_size")) == {"size_mb": 2049}
     with pytest.raises(ProvisioningError, match="has no disk"):
         site.run(site.event("get_image_size", image={"name": "other"}))
 

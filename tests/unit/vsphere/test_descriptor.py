@@ -5,7 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esxprov.model import Extent
 from esxprov.vsphere.descriptor import Descriptor, parse
+
+MB = 1024 * 1024
 
 FLAT = b"""# Disk DescriptorFile
 version=1
@@ -32,7 +35,14 @@ REDO = (
 
 
 def test_a_disk_that_stands_alone() -> None:
-    assert parse(FLAT) == Descriptor("lsilogic", "vmfs", 20480, 1, None)
+    content = Extent("img-flat.vmdk", 20480 * MB)
+    assert parse(FLAT) == Descriptor("lsilogic", "vmfs", 20480, (content,), None, thin=True)
+
+
+def test_a_disk_that_does_not_call_itself_thin_is_thick() -> None:
+    found = parse(FLAT.replace(b"thinProvisioned", b"x"))
+    assert found is not None
+    assert not found.thin
 
 
 def test_a_redo_disk_names_its_parent() -> None:
@@ -49,9 +59,10 @@ def test_a_redo_disk_without_a_hint_is_still_a_redo_disk() -> None:
 
 
 def test_extents_are_summed() -> None:
-    found = parse(FLAT.replace(b'RW 41943040 VMFS "a"', b"") + b'RW 2048 FLAT "b-f001.vmdk" 0\nRW 1 ZERO\n')
+    found = parse(FLAT + b'RW 2048 FLAT "b f001.vmdk" 0\nRW 1 ZERO\n')
     assert found is not None
-    assert (found.extents, found.capacity_mb) == (3, 20482)
+    assert found.capacity_mb == 20482
+    assert found.extents == (Extent("img-flat.vmdk", 20480 * MB), Extent("b f001.vmdk", MB), Extent("", 512))
 
 
 def test_the_descriptor_inside_a_workstation_disk_is_found() -> None:
@@ -80,7 +91,7 @@ def test_a_capacity_beyond_reason_is_none() -> None:
 @given(st.binary(max_size=400))
 def test_any_bytes_after_the_first_line_are_read_or_refused(tail: bytes) -> None:
     found = parse(b"# Disk DescriptorFile\n" + tail)
-    assert found is None or (found.capacity_mb >= 0 and found.extents > 0)
+    assert found is None or (found.capacity_mb >= 0 and len(found.extents) > 0)
 
 
 @given(st.integers(0, len(REDO)), st.binary(min_size=1, max_size=8))

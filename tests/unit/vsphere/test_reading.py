@@ -89,7 +89,7 @@ def test_a_property_that_is_missing_for_another_reason_is_just_missing() -> None
 
 
 def place(datacenter: str, url: str) -> Place:
-    return Place(browser=None, datacenter=datacenter, datacenter_path=datacenter, url=url)
+    return Place(datastore=None, browser=None, datacenter=datacenter, datacenter_path=datacenter, url=url)
 
 
 def knowing(*known: Place) -> Places:

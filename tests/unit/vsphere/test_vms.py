@@ -78,6 +78,12 @@ def test_moved_or_copied_is_answered_with_copied() -> None:
     assert server.answers == [("42", "2")]
 
 
+def test_a_vm_that_was_moved_is_said_to_be_and_keeps_its_identity() -> None:
+    server = Server(MOVED)
+    vms.power_on(server.session, VM, moved=True)
+    assert server.answers == [("42", "1")]
+
+
 def test_any_other_question_is_left_to_a_human_and_the_task_is_cancelled() -> None:
     server = Server(question("msg.hbacommon.outofspace", "There is no more space\n on nfs1.", "Retry", "Cancel"))
     with pytest.raises(ProvisioningError, match="There is no more space on nfs1") as raised:
