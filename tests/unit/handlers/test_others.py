@@ -11,7 +11,7 @@ import pytest
 from esxprov.errors import Cancelled, HandedOver, ProvisioningError
 from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
-from esxprov.model import ClaimState, HostKey, PowerState
+from esxprov.model import ClaimState, DiskMode, HostKey, PowerState
 from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site, loaded
 
 # --- unload ----------------------------------------------------------------------------------------------------------
@@ -312,7 +312,18 @@ def test_no_vm_and_cannot_tell_are_kept_apart() -> None:
 
 def test_node_status_of_a_fresh_vm_is_good_on_every_count() -> None:
     site = loaded()
-    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": True, "sized_right": True}
+    assert set(site.run(site.event("node_status")).values()) == {True}
+
+
+@pytest.mark.parametrize(("server", "right"), [(False, True), (True, False)])
+def test_node_status_sees_that_a_server_would_be_linked_to_its_image(server: bool, right: bool) -> None:
+    site = loaded(disk=DiskMode.LINKED)
+    assert site.run(site.event("node_status", reservation={"server": server}))["disk_right"] is right
+
+
+def test_node_status_of_a_server_with_a_disk_of_its_own_is_good() -> None:
+    site = loaded()
+    assert site.run(site.event("node_status", reservation={"server": True}))["disk_right"] is True
 
 
 def test_node_status_sees_that_the_vm_is_too_small_for_the_image() -> None:
@@ -341,7 +352,8 @@ def test_node_status_sees_that_the_vm_is_on_a_host_that_is_none_of_the_pools_or_
         replace(look, hosts=tuple(replace(one, **host) for one in look.hosts)) for look in site.looks.at([vm.endpoint])
     ]
     site.tools = replace(site.tools, pools=FakePools(replace(POOL, **pool)))
-    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": False, "sized_right": True}
+    told = site.run(site.event("node_status"))
+    assert {fact for fact, is_so in told.items() if not is_so} == {"on_known_host"}
 
 
 # --- place and capacity ----------------------------------------------------------------------------------------------
