@@ -15,9 +15,8 @@ from typing import Any
 from esxprov import vmx
 from esxprov.annotation import Annotation
 from esxprov.errors import ProvisioningError
-from esxprov.handlers import vm
+from esxprov.handlers import staging, vm
 from esxprov.handlers.address import wait_for_address
-from esxprov.handlers.image import missing
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
 from esxprov.library import reference
@@ -72,21 +71,19 @@ def undo(job: Job, tools: Tools) -> None:
         for claim in tools.claims.of_computer(computer.id):
             tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
         raise
+    finally:
+        staging.undo(job, tools)
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
-    """The image's disk, checked before anything is changed."""
+    """The image's disk, checked before anything is changed, and brought from elsewhere if it is not in the library."""
     image = job.request.image.name
     if not any(job.request.profile.networks[:1]):
         raise ProvisioningError(
             "invalid_event",
             f"VM profile {job.request.profile.name!r} names no private network: set its virtual switch 0 in VCL",
         )
-    with job.step("find_image", f"looking for image {image}", "startload"):
-        path = site.layout.image_disk(image)
-        disk = vm.ask_any(tools, site, lambda hypervisor: hypervisor.disk(path))
-    if disk is None:
-        raise missing(site, image)
+    disk = staging.stage(job, tools, site, "startload").disk
     if disk.parent is not None:
         raise ProvisioningError(
             "image_not_found", f"image {image} is not a whole disk, it needs {disk.parent}: capture it again"

@@ -36,7 +36,7 @@ def reap(tools: Tools) -> int:
             log.warning("%s stays: there is no pool %s any more, whose hosts could remove it", work.path, work.pool)
             continue
         try:
-            _of_any(tools, pool, work)
+            discard(tools, pool, work)
         except ProvisioningError as error:
             log.log(
                 logging.DEBUG if error.code in vm.CANNOT_BE_ASKED else logging.WARNING, "%s stays: %s", work.path, error
@@ -47,7 +47,9 @@ def reap(tools: Tools) -> int:
     return done
 
 
-def _of_any(tools: Tools, pool: Pool, work: ImageWork) -> None:
+def discard(tools: Tools, pool: Pool, work: ImageWork) -> None:
+    """Remove what an event has prepared, by any host of its pool that answers, and give its lock back."""
+
     def remove(hypervisor: Hypervisor) -> bool:
         _remove(tools, hypervisor, work)
         return True
