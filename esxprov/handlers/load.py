@@ -15,9 +15,8 @@ from typing import Any
 from esxprov import vmx
 from esxprov.annotation import Annotation
 from esxprov.errors import ProvisioningError
-from esxprov.handlers import vm
+from esxprov.handlers import space, staging, vm
 from esxprov.handlers.address import wait_for_address
-from esxprov.handlers.image import missing
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
 from esxprov.library import reference
@@ -41,11 +40,14 @@ def load(job: Job, tools: Tools) -> dict[str, Any]:
     """
     site = vm.Site.of(job.request, tools)
     job.steps["begun"] = True
+    # Once for all its runs: by another service's configuration a VM could be given a disk in the one way, and be
+    # switched on as if it had got it in the other.
+    disk = DiskMode(job.steps.setdefault("disk", vm.disk_mode(site.pool, job.request.reservation).value))
     golden = _golden(job, tools, site)
     for attempt in range(1, MOST_HOSTS + 1):
         placed = place(job, tools, site, golden.capacity_mb)
         try:
-            return _Deployment(job, tools, site, golden, placed).run()
+            return _Deployment(job, tools, site, golden, placed, disk).run()
         except ProvisioningError as error:
             if error.host is None or attempt == MOST_HOSTS:
                 raise
@@ -69,21 +71,19 @@ def undo(job: Job, tools: Tools) -> None:
         for claim in tools.claims.of_computer(computer.id):
             tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
         raise
+    finally:
+        staging.undo(job, tools)
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
-    """The image's disk, checked before anything is changed."""
+    """The image's disk, checked before anything is changed, and brought from elsewhere if it is not in the library."""
     image = job.request.image.name
     if not any(job.request.profile.networks[:1]):
         raise ProvisioningError(
             "invalid_event",
             f"VM profile {job.request.profile.name!r} names no private network: set its virtual switch 0 in VCL",
         )
-    with job.step("find_image", f"looking for image {image}", "startload"):
-        path = site.layout.image_disk(image)
-        disk = vm.ask_any(tools, site, lambda hypervisor: hypervisor.disk(path))
-    if disk is None:
-        raise missing(site, image)
+    disk = staging.stage(job, tools, site, "startload").disk
     if disk.parent is not None:
         raise ProvisioningError(
             "image_not_found", f"image {image} is not a whole disk, it needs {disk.parent}: capture it again"
@@ -122,6 +122,7 @@ class _Deployment:
     site: vm.Site
     golden: DiskInfo
     placed: Placed
+    disk: DiskMode
 
     @property
     def hypervisor(self) -> Hypervisor:
@@ -165,7 +166,7 @@ class _Deployment:
         """A whole disk under its own name, or none: a copy under way has another name until it is complete."""
         image, computer = self.job.request.image.name, self.job.request.computer.name
         layout = self.site.layout
-        if self.site.pool.disk is DiskMode.LINKED:
+        if self.disk is DiskMode.LINKED:
             return
         target = layout.vm_disk(computer, image)
         message = f"copying {image} for {computer} on {layout.vm_datastore}"
@@ -174,14 +175,16 @@ class _Deployment:
                 unfinished = layout.unfinished_vm_disk(computer, image)
                 self.hypervisor.delete(unfinished)
                 self.hypervisor.make_directory(layout.vm_directory(computer))
-                self.hypervisor.copy_disk(
-                    self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
-                )
+                needed_mb = self.golden.capacity_mb
+                with space.told(self.hypervisor, layout.vm_datastore, unfinished, needed_mb, computer):
+                    self.hypervisor.copy_disk(
+                        self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
+                    )
                 self.hypervisor.move_disk(unfinished, target)
 
     def _configure(self) -> None:
         request, layout = self.job.request, self.site.layout
-        linked = self.site.pool.disk is DiskMode.LINKED
+        linked = self.disk is DiskMode.LINKED
         owner = Annotation(
             self.job.event.id,
             self.placed.claim_id,
@@ -233,15 +236,25 @@ class _Deployment:
     def _register(self) -> Vm:
         computer = self.job.request.computer.name
         path = self.site.layout.vmx(computer)
-        own = f"{self.site.layout.vm_directory(computer)}/"
         with self.job.step("register", f"registering {computer} on {self.placed.host_name}"):
             machine = self.hypervisor.register(path, computer, self.placed.host.moid)
-            # Asked so, and not for the image's path, which the hypervisor may call by another of its names.
-            if self.site.pool.disk is DiskMode.LINKED and not all(
-                disk.startswith(own) for disk in self.hypervisor.disks(machine)
-            ):
+            if self.disk is DiskMode.LINKED and self._disks_elsewhere(machine):
                 self.hypervisor.snapshot_before_first_power_on(machine)
+                elsewhere = self._disks_elsewhere(machine)
+                if elsewhere:
+                    raise ProvisioningError(
+                        "vsphere_fault",
+                        f"{computer} would write to {', '.join(elsewhere)}, so it is not switched on: its redo disk is "
+                        f"not in its own directory; see what snapshots do on {self.placed.host_name}",
+                    )
         return machine
+
+    def _disks_elsewhere(self, machine: Vm) -> list[str]:
+        """What the VM would write outside its own directory. Asked so, and not for the image's path, which the
+        hypervisor may call by another of its names.
+        """
+        own = f"{self.site.layout.vm_directory(machine.name)}/"
+        return [disk for disk in self.hypervisor.disks(machine) if not disk.startswith(own)]
 
     def _power_on(self, machine: Vm) -> Armed:
         """The moment is written down before the VM is switched on, so that a lease seen meanwhile still counts as

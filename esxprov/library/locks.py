@@ -91,7 +91,9 @@ class ImageLocks:
 
     def _ask(self, which: str, *values: str) -> list[ImageWork]:
         def ask(cursor: Cursor) -> list[ImageWork]:
-            cursor.execute(f"SELECT {_COLUMNS} FROM {_WITH_EVENT} WHERE {which} ORDER BY work.taken_at, work.image", values)
+            cursor.execute(
+                f"SELECT {_COLUMNS} FROM {_WITH_EVENT} WHERE {which} ORDER BY work.taken_at, work.image", values
+            )
             return [_work(row) for row in rows(cursor)]
 
         return self._database.single(ask)

@@ -71,3 +71,30 @@ def test_a_name_that_could_leave_its_directory_never_reaches_a_path(name: str) -
     for make in (paths.image_directory, paths.vm_directory):
         with pytest.raises(ProvisioningError, match="cannot be used in a datastore path"):
             make(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "directory"),
+    [
+        ("[repo] images", "[repo] images"),
+        ("[repo]images/old/", "[repo] images/old"),
+        ("[repo]", "[repo]"),
+        ("repo", "[repo]"),
+        (" /vmfs/volumes/repo/images ", "[repo] images"),
+        ("/vmfs/volumes/repo", "[repo]"),
+        ("", None),
+        ("/install/vmware_images", None),
+        ("repo/images", None),
+        ("[repo", None),
+        ("[] images", None),
+        ("[..] images", None),
+        ("[repo] ../golden", None),
+        ("[repo] images/../../etc", None),
+        ("[repo] images//old", None),
+        ("[repo] images/./old", None),
+        ("[repo] images\\..\\etc", None),
+        ("[repo] ima\x00ges", None),
+    ],
+)
+def test_a_repository_is_a_directory_that_hosts_can_read_or_none(written: str, directory: str | None) -> None:
+    assert layout.datastore_directory(written) == directory

@@ -97,6 +97,12 @@ class World:
     allocated: dict[str, int | None] = field(default_factory=dict)
     """What disks occupy, in MB, where it is not their whole capacity; None: nobody can tell."""
     free_mb: int = 500_000
+    datastores: tuple[str, ...] = ("nfs1",)
+    """What every host sees."""
+    reads_workstations: bool = False
+    """Whether hosts can read disks in the format of VMware Workstation."""
+    is_vcenter: bool = False
+    """Whether copies of disks keep the type and the adapter of the original, as those by a vCenter do."""
     moved: list[str] = field(default_factory=list)
     """The moids of the VMs that were switched on as moved ones."""
     deaf_guests: set[str] = field(default_factory=set)
@@ -116,8 +122,8 @@ class World:
     log: list[str] = field(default_factory=list)
     registered: int = 0
 
-    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1") -> None:
-        directory = f"[{datastore}] golden/{image}"
+    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1", library: str = "golden") -> None:
+        directory = f"[{datastore}] {library}/{image}"
         self.directories.add(directory)
         path = f"{directory}/{image}.vmdk"
         self.disks[path] = DiskInfo(path, "lsilogic", "vmfs", size_mb, _extents(path, size_mb), thin=True)
@@ -175,7 +181,7 @@ class FakeHypervisor:
                 self.ram_mb,
                 1024 + used,
                 16,
-                (self._datastore("nfs1"),),
+                tuple(map(self._datastore, self.world.datastores)),
                 self.networks,
                 uuid=self.uuid or f"uuid-of-{self.name}",
                 booted_at=self.booted_at,
@@ -354,6 +360,9 @@ class FakeHypervisor:
     @port
     def disk(self, path: str) -> DiskInfo | None:
         self._answer()
+        datastore = path.removeprefix("[").partition("]")[0]
+        if datastore not in self.world.datastores and path not in self.world.disks:
+            raise ProvisioningError("vsphere_fault", f"{self.name} has no datastore {datastore!r}")
         return self.world.disks.get(path)
 
     @port
@@ -362,10 +371,16 @@ class FakeHypervisor:
         if target in self.world.disks:
             raise ProvisioningError("image_exists", f"{target} exists")
         progress(50)
-        capacity_mb = self.world.disks[source].capacity_mb
-        self.world.disks[target] = DiskInfo(
-            target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True
-        )
+        original = self.world.disks[source]
+        if not original.create_type.startswith("vmfs") and not self.world.reads_workstations:
+            raise ProvisioningError(
+                "vsphere_fault", f"{self.name} does not copy {source}", detail={"fault": "InvalidDiskFormat"}
+            )
+        capacity_mb = original.capacity_mb
+        copy = DiskInfo(target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True)
+        if self.world.is_vcenter:
+            copy = replace(copy, adapter=original.adapter, create_type=original.create_type, thin=original.thin)
+        self.world.disks[target] = copy
 
     @port
     def move_disk(self, source: str, target: str) -> None:
@@ -495,12 +510,15 @@ class FakeLeases:
 class FakeInventory:
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """Those of other pools."""
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         return self.known.get(host_name)
 
     def profile(self, name: str) -> Profile | None:
-        return Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
+        own = Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
+        return self.profiles.get(name, own)
 
     def image_sizes(self) -> list[tuple[int, int, int]]:
         return [(1024, 1, 1), (4096, 2, 1)]
@@ -641,12 +659,13 @@ class FakeLooks:
 @dataclass
 class FakePools:
     pool: Pool
+    others: tuple[Pool, ...] = ()
 
     def of(self, profile: Profile) -> Pool:
         return self.pool
 
     def all(self) -> list[Pool]:
-        return [self.pool]
+        return [self.pool, *self.others]
 
 
 IMAGES = [

@@ -306,6 +306,32 @@ def test_a_datastore_that_is_full_in_mid_copy_is_left_as_it_was_and_the_error_sa
     assert (error.code, error.detail["missing_mb"]) == ("datastore_full", 548)
 
 
+def test_a_datastore_that_has_room_again_after_it_was_full_is_not_said_to_lack_any() -> None:
+    site = ready()
+
+    def full(method: str) -> None:
+        if method == "copy_disk":
+            raise ProvisioningError("datastore_full", "the datastore is full")
+
+    site.world.on_call = full
+    error = refused(site)
+    assert error.detail["missing_mb"] == 0
+    assert "was full in the middle of the copy, and now has 500000 MB free" in error.message
+
+
+def test_while_nobody_can_tell_what_is_free_the_hypervisor_s_own_error_stays() -> None:
+    site = ready()
+
+    def full(method: str) -> None:
+        if method == "copy_disk":
+            site.world.down = set(POOL.endpoints)
+            raise ProvisioningError("datastore_full", "the hypervisor's own words")
+
+    site.world.on_call = full
+    with pytest.raises(ProvisioningError, match="the hypervisor's own words"):
+        capture.capture(site.job(site.event("capture")), site.tools)
+
+
 # --- the copy is looked at -------------------------------------------------------------------------------------------
 
 
@@ -436,6 +462,16 @@ def test_the_image_of_another_reservation_or_revision_is_a_name_that_is_taken(ch
     event = site.event("capture", **changed)
     asked = {section: event.data[section] for section in ("image", "reservation")}
     assert site.run(site.event("does_image_exist", **asked)) == {"exists": True}
+    assert refused(site, event).code == "image_exists"
+
+
+def test_an_image_that_was_only_brought_from_elsewhere_is_not_the_capture_s_own() -> None:
+    site = ready()
+    event = site.event("capture", reservation={"state": "checkpoint"})
+    site.run(event)
+    path = f"{GOLDEN}/{NEW}/{manifest.FILE}"
+    site.world.files[path] = replace(manifest_of(site), purpose="stage").text()
+    site.run(site.event("power_off"))
     assert refused(site, event).code == "image_exists"
 
 
