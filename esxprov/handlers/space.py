@@ -52,8 +52,8 @@ def told(hypervisor: Hypervisor, datastore: str, unfinished: str, needed_mb: int
             raise _full(what, datastore, needed_mb, free_mb) from error
         raise ProvisioningError(
             "datastore_full",
-            f"{what} needs up to {needed_mb} MB on [{datastore}], which was full in the middle of the copy, and now has "
-            f"{free_mb} MB free: see what else writes to it, and try again",
+            f"{what} needs up to {needed_mb} MB on [{datastore}], which was full in the middle of the copy, and now "
+            f"has {free_mb} MB free: see what else writes to it, and try again",
             detail={"datastore": datastore, "needed_mb": needed_mb, "free_mb": free_mb, "missing_mb": 0},
         ) from error
 
