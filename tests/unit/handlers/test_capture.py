@@ -492,6 +492,31 @@ def test_an_image_that_was_made_before_is_found_although_a_host_is_silent() -> N
     assert site.run(event)["image_path"] == COPY
 
 
+def test_a_capture_needs_no_other_host_than_the_vm_s() -> None:
+    site = ready()
+    (machine,) = site.world.vms
+    site.world.down = set(POOL.endpoints) - {machine.endpoint}
+    result = site.run(site.event("capture"))
+    assert result["removed"] is True
+    assert COPY in site.world.disks
+
+
+def test_a_vm_that_may_be_on_a_silent_host_is_not_said_to_be_gone() -> None:
+    site = ready()
+    (machine,) = site.world.vms
+    site.world.down = {machine.endpoint}
+    assert refused(site).code == "host_unavailable"
+
+
+def test_a_foreign_image_of_the_name_is_seen_although_a_host_is_silent() -> None:
+    site = ready()
+    site.world.golden(NEW)
+    event = site.event("capture")
+    site.world.down = {"esx3"}
+    asked = {section: event.data[section] for section in ("image", "reservation")}
+    assert site.run(site.event("does_image_exist", **asked)) == {"exists": True}
+
+
 # --- killed, failed --------------------------------------------------------------------------------------------------
 
 
