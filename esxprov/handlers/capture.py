@@ -40,11 +40,14 @@ def capture(job: Job, tools: Tools) -> dict[str, Any]:
     site = vm.Site.of(request, tools)
     target = site.layout.image_directory(request.image.name)
     found = _find(job, tools, site)
-    if not is_ours(job, tools, site, found.hypervisor.name if isinstance(found, vm.Found) else None):
-        if isinstance(found, ProvisioningError):
-            raise found
+    if is_ours(job, tools, site, found.hypervisor.name if isinstance(found, vm.Found) else None):
+        if "locked" in job.steps:
+            reap.discard(tools, site.pool, _work(job, site))
+    elif isinstance(found, ProvisioningError):
+        raise found
+    else:
         _make(job, tools, site, found)
-    tools.images.done(_work(job, site))
+        tools.images.done(_work(job, site))
     size_mb = vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, target))
     removed = False
     if not keeps_vm:

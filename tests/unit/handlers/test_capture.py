@@ -600,6 +600,36 @@ def test_a_service_that_was_overtaken_never_moves_what_the_next_one_has_begun(wa
     assert site.images.held == {}
 
 
+def test_of_two_services_that_both_made_the_image_nothing_is_left_although_the_second_died_as_well() -> None:
+    site = ready()
+    event = site.event("capture")
+    book = StoredSteps()
+
+    def sleep(method: str) -> None:
+        if method == "move_directory":
+            raise Died
+
+    site.world.on_call = sleep
+    with pytest.raises(Died):
+        capture.capture(site.job(event, book), site.tools)
+    (prepared,) = [path for path in site.world.directories if "/." in path]
+
+    def wake_and_die(method: str) -> None:
+        if method == "take":
+            site.hypervisors["esx1"].move_directory(prepared, f"{GOLDEN}/{NEW}")
+        elif method == "copy_disk":
+            raise Died
+
+    site.world.on_call = lambda method: None if method == "move_directory" else wake_and_die(method)
+    with pytest.raises(Died):
+        capture.capture(site.job(event, book, epoch=2), site.tools)
+    assert hidden(site) != []
+    site.world.on_call = lambda method: None
+    capture.capture(site.job(event, book, epoch=3), site.tools)
+    assert (hidden(site), site.images.held) == ([], {})
+    assert COPY in site.world.disks
+
+
 def test_what_cannot_be_removed_after_a_failure_is_remembered() -> None:
     site = ready()
     event = site.event("capture")
