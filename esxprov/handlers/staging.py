@@ -81,6 +81,7 @@ def _bring(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
     if refused:
         raise ProvisioningError("vsphere_fault", f"{source.disk.path} {refused}")
     work = _work(job, site, space.needed_mb(source.hypervisor, [source.disk]))
+    has_begun = "staging" in job.steps
     job.keep("staging", path=work.path)
     bringing = _Bringing(job, tools, site, source, work)
     with job.step("stage", f"bringing {image} from {source.place.name} to [{work.datastore}]", "transfervm") as step:
@@ -90,7 +91,10 @@ def _bring(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
     if disk is None:
         copy = bringing.verify()
         bringing.describe(copy)
-        disk = bringing.move()
+        return bringing.move()
+    if has_begun:
+        # Somebody has taken the work over, and the lock with it, which knew what is left here.
+        reap.discard(tools, site.pool, work)
     return disk
 
 
