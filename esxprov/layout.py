@@ -41,11 +41,12 @@ class Layout:
         path = f"{self.image_directory(image)}/{image}.vmx"
         return path, f"{path}.reference"
 
-    def unfinished_image_directory(self, image: str, event_id: str) -> str:
+    def unfinished_image_directory(self, image: str, event_id: str, epoch: int = 1) -> str:
         """Where an event prepares an image: the leading dot keeps it out of every listing of images, the checksum one
-        event's out of another's whose id looks the same as a name.
+        event's out of another's whose id looks the same as a name, and the epoch one service's out of another's that
+        has taken the event over: whoever is late must not move into place what the other has just begun.
         """
-        event = f"{_UNFIT.sub('-', event_id)}.{hashlib.sha256(event_id.encode()).hexdigest()[:8]}"
+        event = f"{_UNFIT.sub('-', event_id)}.{hashlib.sha256(event_id.encode()).hexdigest()[:8]}-{epoch}"
         return f"{self.library}/.{safe_name(image, 'image.name')}.{event}"
 
     def vm_directory(self, computer: str) -> str:

@@ -66,7 +66,9 @@ def is_ours(job: Job, tools: Tools, site: vm.Site) -> bool:
     image = job.request.image.name
     path = f"{site.layout.image_directory(image)}/{manifests.FILE}"
     found = manifests.read(vm.ask_any(tools, site, lambda hypervisor: hypervisor.read_file(path)))
-    return found is not None and found.made_for.is_that_of(maker(job)) and image_disk(job, tools) is not None
+    if found is None or found.purpose != "capture" or not found.made_for.is_that_of(maker(job)):
+        return False
+    return image_disk(job, tools) is not None
 
 
 def maker(job: Job) -> Maker:

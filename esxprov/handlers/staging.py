@@ -59,7 +59,7 @@ def stage(job: Job, tools: Tools, site: vm.Site, loadstate: str | None = None) -
     if disk is None:
         disk = _bring(job, tools, site)
     elif "staging" in job.steps:
-        reap.discard(tools, site.pool, _work(job, site))
+        _leave(tools, site, _work(job, site))
     copied = job.steps.get("staged") or {}
     return Staged(disk, copied.get("copied_mb", 0), copied.get("source", ""))
 
@@ -94,7 +94,7 @@ def _bring(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
         return bringing.move()
     if has_begun:
         # Somebody has taken the work over, and the lock with it, which knew what is left here.
-        reap.discard(tools, site.pool, work)
+        _leave(tools, site, work)
     return disk
 
 
@@ -144,7 +144,7 @@ class _Bringing:
 
     def copy(self, step: Step) -> None:
         work, hypervisor, disk = self.work, self.hypervisor, self.source.disk
-        hypervisor.delete(work.path)
+        reap.clear(hypervisor, work)
         space.require(self.tools, hypervisor, work)
         hypervisor.make_directory(work.path)
         try:
@@ -230,7 +230,7 @@ class _Bringing:
                     raise
                 # Somebody who was taken for dead was first after all, and that one is as good.
                 self.job.forget("staged")
-                self.hypervisor.delete(self.work.path)
+                reap.clear(self.hypervisor, self.work)
             disk = self.hypervisor.disk(layout.image_disk(image))
             if disk is None:
                 raise ProvisioningError(
@@ -240,6 +240,17 @@ class _Bringing:
                 )
         self.tools.images.done(self.work)
         return disk
+
+
+def _leave(tools: Tools, site: vm.Site, work: ImageWork) -> None:
+    """The image is there: remove what this event has begun itself, and hold nobody up any more."""
+
+    def remove(hypervisor: Hypervisor) -> bool:
+        reap.clear(hypervisor, work)
+        return True
+
+    vm.ask_any(tools, site, remove)
+    tools.images.done(work)
 
 
 def _incomplete(source: Source) -> str:
@@ -261,6 +272,6 @@ def _work(job: Job, site: vm.Site, needed_mb: int = 0) -> ImageWork:
         event_id=job.event.id,
         purpose="stage",
         pool=site.pool.name,
-        path=layout.unfinished_image_directory(image, job.event.id),
+        path=layout.unfinished_image_directory(image, job.event.id, job.epoch),
         needed_mb=needed_mb,
     )

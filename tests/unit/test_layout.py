@@ -46,8 +46,9 @@ def test_vms_are_beside_the_images_if_the_profile_names_no_vm_path() -> None:
 def test_an_unfinished_copy_never_has_the_name_of_a_finished_one() -> None:
     paths = layout.of(POOL, Profile(4, "blades", datastore_path="nfs1"))
     assert paths.unfinished_vm_disk("vclv1", "win7") == "[nfs1] inuse/vclv1/win7.unfinished.vmdk"
-    hidden = paths.unfinished_image_directory("win7", "0b6c2a51-7f0e")
+    hidden = paths.unfinished_image_directory("win7", "0b6c2a51-7f0e", 2)
     assert hidden.startswith("[nfs1] golden/.win7.0b6c2a51-7f0e.")
+    assert hidden.endswith("-2")
 
 
 def test_each_event_prepares_an_image_in_a_directory_of_its_own_whatever_its_id() -> None:

@@ -110,6 +110,8 @@ class World:
     leases: list[tuple[float, Lease]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     """MACs whose old leases were ended."""
+    declined: set[str] = field(default_factory=set)
+    """Addresses that their guests have declined."""
     guest_addresses: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """What VMware Tools say, by VM."""
     down: set[str] = field(default_factory=set)
@@ -158,7 +160,7 @@ class FakeHypervisor:
     networks: tuple[str, ...] = ("Private", "Public")
     maintenance: bool = False
     uuid: str = ""
-    booted_at: datetime | None = None
+    booted_at: datetime | None = datetime(2026, 11, 20, 4, 0, 0, 250_000, tzinfo=UTC)
     nested: bool = False
 
     def _answer(self) -> None:
@@ -398,13 +400,17 @@ class FakeHypervisor:
     @port
     def list_directory(self, path: str) -> list[FileEntry] | None:
         self._answer()
-        if path not in self.world.directories:
+        below = [d for d in self.world.directories if d.startswith(f"{path}/")]
+        if path not in self.world.directories and not below:
             return None
         inside = dict.fromkeys([*self.world.files, *self.world.disks], 1024)
         for disk in self.world.disks.values():
             inside |= {f"{disk.path.rpartition('/')[0]}/{part.name}": part.size_bytes for part in disk.extents}
         here = {p.removeprefix(path + "/"): size for p, size in inside.items() if p.startswith(path + "/")}
-        return [FileEntry(name, size, is_directory=False) for name, size in here.items()]
+        directories = {d.removeprefix(f"{path}/").partition("/")[0] for d in below}
+        return [FileEntry(name, 0, is_directory=True) for name in sorted(directories)] + [
+            FileEntry(name, size, is_directory=False) for name, size in here.items() if "/" not in name
+        ]
 
     @port
     def make_directory(self, path: str) -> None:
@@ -414,6 +420,10 @@ class FakeHypervisor:
     @port
     def move_directory(self, source: str, target: str) -> None:
         self._answer()
+        if source not in self.world.directories:
+            if target in self.world.directories:
+                return  # an earlier try has moved it, and its answer was lost
+            raise ProvisioningError("vsphere_fault", f"{source} is missing")
         if target in self.world.directories:
             raise ProvisioningError("image_exists", f"{target} exists")
         self.world.files = {_moved(path, source, target): content for path, content in self.world.files.items()}
@@ -489,13 +499,17 @@ class FakeLeases:
     ) -> Lease:
         for number, (at, lease) in enumerate(self.world.leases):
             fresh = number >= armed.marks[0] if armed.marks else at >= armed.at - 2
-            if lease.mac == mac and fresh:
+            if lease.mac == mac and fresh and lease.ip not in self.world.declined:
                 return lease
         for card, ip in guest() if guest else ():
             if card == mac:
                 return Lease(ip, mac, "active", None, None, evidence="vmware-tools")
         self.world.now += timedelta(seconds=timeout_s)
         raise ProvisioningError("ip_not_seen", f"no lease of {mac}")
+
+    @port
+    def look_again(self, lease: Lease, armed: Armed) -> Lease | None:
+        return None if lease.ip in self.world.declined else lease
 
 
 @dataclass
@@ -586,7 +600,8 @@ class FakeImages:
         holder = self.held.get((work.datastore, work.image))
         if holder is not None and holder.event_id not in (work.event_id, over if over in self.abandoned else None):
             return Busy(holder, holder.event_id in self.abandoned, holder.event_id in self.ended)
-        self.held[work.datastore, work.image] = work
+        self.held.pop((work.datastore, work.image), None)
+        self.held[work.datastore, work.image] = work  # in the order in which they were begun
         return None
 
     @port
@@ -701,10 +716,10 @@ class Site:
             data[section] = {**data[section], **values} if isinstance(values, dict) else values
         return request(call, source="urn:vcl:mn:mn1", data=data, now=self.world.now)
 
-    def job(self, event: Event, book: StoredSteps | None = None) -> Job:
+    def job(self, event: Event, book: StoredSteps | None = None, epoch: int = 1) -> Job:
         book = book or StoredSteps()
         clock = FakeClock(self.world)
-        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read())
+        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read(), epoch=epoch)
 
     def run(self, event: Event) -> dict[str, Any]:
         return CALLS[event.call].run(self.job(event), self.tools)
@@ -716,7 +731,7 @@ class Site:
             return CALLS[event.call].run(self.job(event, book), self.tools)
         except Died:
             self.world.die_at = None
-            return CALLS[event.call].run(self.job(event, book), self.tools)
+            return CALLS[event.call].run(self.job(event, book, epoch=2), self.tools)
 
 
 def loaded(**pool: Any) -> Site:
