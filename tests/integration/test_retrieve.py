@@ -28,8 +28,8 @@ AT_ONCE = 16
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(Plan(computers=40, repository=True, multiextent=True), id="esxi"),
-        pytest.param(Plan(computers=40, repository=True, vcenter=True), id="vcenter"),
+        pytest.param(Plan(computers=60, repository=True, multiextent=True), id="esxi"),
+        pytest.param(Plan(computers=60, repository=True, vcenter=True), id="vcenter"),
     ],
 )
 def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
@@ -208,6 +208,19 @@ def test_a_service_killed_in_mid_copy_is_followed_by_one_that_brings_the_whole_i
         following.wait_for("trying again in")  # the copy that nobody waits for is still written
         assert image not in library(bed)
     assert [one.reply()["outcome"] for one in (first, second)] == ["ok", "ok"]
+    is_whole(bed, image)
+    following.stop()
+
+
+@pytest.mark.parametrize("step", ["find_image", "stage", "verify", "describe", "move"])
+def test_a_service_killed_at_any_step_is_followed_by_one_that_leaves_one_whole_image(
+    bed: Bed, image: str, slots: Iterator[Slot], service: Child, step: str
+) -> None:
+    bringing = Following(bed, retrieve(next(slots), image))
+    bringing.wait_for_step(step)
+    service.kill()
+    following = bed.service()
+    assert bringing.reply()["outcome"] == "ok"
     is_whole(bed, image)
     following.stop()
 
