@@ -32,6 +32,7 @@ from esxprov.lease_bus import on_bus
 from esxprov.leases.source import Source
 from esxprov.leases.sources import fresh_leases, watchers_of, watching
 from esxprov.looks import Looks
+from esxprov.machines import Machines
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
@@ -104,6 +105,7 @@ def _tools(
         leases=fresh_leases(config.leases, sources),
         inventory=VclInventory(database),
         placers=Placers(),
+        machines=Machines(database),
     )
 
 

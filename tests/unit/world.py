@@ -31,7 +31,9 @@ from esxprov.model import (
     FileEntry,
     Host,
     HostKey,
+    KnownHost,
     Lease,
+    Machine,
     Nic,
     Pool,
     PowerState,
@@ -481,6 +483,8 @@ class FakeLeases:
 
 @dataclass
 class FakeInventory:
+    world: World
+    addresses: dict[int, str] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
 
@@ -502,6 +506,12 @@ class FakeInventory:
 
     def promised(self, profile: str) -> list[Promised]:
         return self.promises
+
+    @port
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        changed = self.addresses.get(computer_id) != address
+        self.addresses[computer_id] = address
+        return changed
 
 
 @dataclass
@@ -546,6 +556,52 @@ class FakeClaims:
 
     def all(self) -> list[Claim]:
         return list(self.held)
+
+
+@dataclass
+class FakeMachines:
+    """What is written down for the hosts, with the promises of esxprov.machines.Machines."""
+
+    world: World
+    claims: FakeClaims
+    known: dict[str, Machine] = field(default_factory=dict)
+    known_hosts: dict[str, KnownHost] = field(default_factory=dict)
+
+    @port
+    def record(self, machine: Machine) -> None:
+        self.known[machine.claim_id] = machine
+
+    @port
+    def switched(self, claim_id: str, *, is_on: bool) -> None:
+        if claim_id in self.known:
+            self.known[claim_id] = replace(self.known[claim_id], is_on=is_on)
+
+    @port
+    def armed(self, claim_id: str, at: float | None) -> None:
+        if claim_id in self.known:
+            self.known[claim_id] = replace(self.known[claim_id], armed_at=at)
+
+    def of(self, claim_id: str) -> Machine | None:
+        return next((machine for machine in self.all() if machine.claim_id == claim_id), None)
+
+    def all(self) -> list[Machine]:
+        held = {claim.id for claim in self.claims.held}
+        return [machine for machine in self.known.values() if machine.claim_id in held]
+
+    def hosts(self) -> list[KnownHost]:
+        return list(self.known_hosts.values())
+
+    @port
+    def seen(self, host: Host) -> None:
+        assert host.booted_at is not None
+        before = self.known_hosts.get(host.uuid)
+        is_recovered = before is not None and before.is_recovered and before.booted_at == host.booted_at
+        self.known_hosts[host.uuid] = KnownHost(host.uuid, host.key, host.booted_at, 0, is_recovered)
+
+    @port
+    def recovered(self, host: Host) -> None:
+        if self.known_hosts[host.uuid].booted_at == host.booted_at:
+            self.known_hosts[host.uuid] = replace(self.known_hosts[host.uuid], is_recovered=True)
 
 
 @dataclass
@@ -624,7 +680,8 @@ class Site:
         self.claims = FakeClaims(self.world)
         self.quarantine = FakeQuarantine()
         self.looks = FakeLooks(self.hypervisors)
-        self.inventory = FakeInventory()
+        self.inventory = FakeInventory(self.world)
+        self.machines = FakeMachines(self.world, self.claims)
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
             self.looks,
@@ -634,6 +691,7 @@ class Site:
             FakeLeases(self.world),
             self.inventory,
             Placers(),
+            self.machines,
         )
         self.world.golden(IMAGE)
 
