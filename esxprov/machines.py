@@ -55,17 +55,23 @@ class Machines:
         return self._database.single(_hosts)
 
     def seen(self, host: Host) -> None:
-        # From left to right: the boot that was noticed before is compared before it is overwritten.
-        self._write(
-            "INSERT INTO esxprov_host_seen (uuid, endpoint, moid, booted_at, noticed_at) "
-            "VALUES (%s, %s, %s, %s, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE "
-            "noticed_at = IF(booted_at = VALUES(booted_at), noticed_at, VALUES(noticed_at)), "
-            "endpoint = VALUES(endpoint), moid = VALUES(moid), booted_at = VALUES(booted_at)",
-            host.uuid,
-            host.key.endpoint,
-            host.key.moid,
-            _moment(host),
-        )
+        def write(cursor: Cursor) -> None:
+            # Another one that was there before is there no more: should it turn up, no claims follow it.
+            cursor.execute(
+                "UPDATE esxprov_host_seen SET endpoint = '', moid = '' "
+                "WHERE endpoint = %s AND moid = %s AND uuid <> %s",
+                (host.key.endpoint, host.key.moid, host.uuid),
+            )
+            # One that was added anew is to be looked at again, though it has not booted.
+            cursor.execute(
+                "INSERT INTO esxprov_host_seen (uuid, endpoint, moid, booted_at, noticed_at) "
+                "VALUES (%s, %s, %s, %s, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE recovered_boot = NULL, "
+                "noticed_at = VALUES(noticed_at), endpoint = VALUES(endpoint), moid = VALUES(moid), "
+                "booted_at = VALUES(booted_at)",
+                (host.uuid, host.key.endpoint, host.key.moid, _moment(host)),
+            )
+
+        self._database.run(write)
 
     def recovered(self, host: Host) -> None:
         self._write(

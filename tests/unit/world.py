@@ -41,8 +41,10 @@ from esxprov.model import (
     Promised,
     Vm,
 )
+from esxprov.placement.books import Books, Held
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.placer import Placers
+from esxprov.placement.reconcile import Correction
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
 from esxprov.ports import Armed, GuestAddresses, Look, Progress, Tools
 from esxprov.request import read
@@ -314,6 +316,9 @@ class FakeHypervisor:
         self._answer()
         if self.name in self.world.refuses:
             raise self.world.refuses[self.name]
+        running = [one for one in self.world.vms if one.power is PowerState.ON and one.vmx_path == vm.vmx_path]
+        if any(one.endpoint != self.name for one in running):
+            raise ProvisioningError("vsphere_fault", "a file is locked", retryable=True, detail={"locked": True})
         if moved:
             self.world.moved.append(vm.moid)
         self._set_power(vm, PowerState.ON)
@@ -548,6 +553,16 @@ class FakeClaims:
     def mark(self, claim_id: str, state: ClaimState) -> None:
         self.held = [replace(claim, state=state) if claim.id == claim_id else claim for claim in self.held]
 
+    def books(self) -> Books:
+        return Books(tuple(Held(claim) for claim in self.held), {})
+
+    @port
+    def correct(self, corrections: Sequence[Correction]) -> list[Correction]:
+        done = [one for one in corrections if one.before in self.held]
+        for one in done:
+            self.held = [claim for claim in self.held if claim.id != one.id] + ([one.after] if one.after else [])
+        return done
+
     def of_computer(self, computer_id: int) -> list[Claim]:
         return [claim for claim in self.held if claim.computer_id == computer_id]
 
@@ -594,9 +609,10 @@ class FakeMachines:
     @port
     def seen(self, host: Host) -> None:
         assert host.booted_at is not None
-        before = self.known_hosts.get(host.uuid)
-        is_recovered = before is not None and before.is_recovered and before.booted_at == host.booted_at
-        self.known_hosts[host.uuid] = KnownHost(host.uuid, host.key, host.booted_at, 0, is_recovered)
+        for uuid, other in self.known_hosts.items():
+            if other.key == host.key:
+                self.known_hosts[uuid] = replace(other, key=HostKey("", ""))
+        self.known_hosts[host.uuid] = KnownHost(host.uuid, host.key, host.booted_at, 0, is_recovered=False)
 
     @port
     def recovered(self, host: Host) -> None:
