@@ -11,6 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ _AS_IT_IS = frozenset({str, int, float, bool, types.NoneType})
 
 
 def to_plain(value: Any) -> Any:
-    """What json.dumps takes, of dataclasses, tuples, mappings, enums and plain values, nested as they like."""
+    """What json.dumps takes, of dataclasses, tuples, mappings, enums, times and plain values, nested as they like."""
     kind: Any = type(value)
     if kind in _AS_IT_IS:
         return value
@@ -43,6 +44,8 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(one) for key, one in value.items()}
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
     return value
 
 
@@ -91,6 +94,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         if data not in [one.value for one in kind]:
             raise _wrong(where, data, " or ".join(str(one.value) for one in kind))
         return kind(data)
+    if kind is datetime:
+        return _read_time(data, where)
     return _read_word(kind, data, where)
 
 
@@ -99,6 +104,16 @@ def _read_word(kind: type, data: Any, where: str) -> Any:
     if not fits or (kind is float and not math.isfinite(data)):
         raise _wrong(where, data, _WORDS[kind])
     return kind(data)
+
+
+def _read_time(data: Any, where: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(data)
+    except (TypeError, ValueError):
+        time = None
+    if time is None or time.tzinfo is None:
+        raise _wrong(where, data, "a time with its zone, like 2026-11-22T05:41:07+00:00")
+    return time
 
 
 def _read_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:

@@ -238,6 +238,57 @@ def test_a_guest_with_vmware_tools_shuts_down_when_it_is_asked(endpoint: Endpoin
     assert refusal(lambda: endpoint.shutdown_guest(vm)).code == "vm_not_found"
 
 
+def test_a_guest_without_vmware_tools_is_not_waited_for(any_kind: Rig, endpoint: Endpoint) -> None:
+    vm = registered(endpoint, "deaf")
+    endpoint.power_on(vm)
+    any_kind.server.set_guest("deaf", tools=False)
+    assert not endpoint.shutdown_guest(vm)
+    assert endpoint.power_state(vm) is PowerState.ON
+    removed(endpoint, vm)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_moved_vm_keeps_its_generated_mac_and_a_copied_one_gets_another(
+    any_kind: Rig, endpoint: Endpoint, moved: bool
+) -> None:
+    vm = registered(endpoint, "asking")
+    before = endpoint.nics(vm)
+    choices = ("Cancel", "I Moved It", "I Copied It")
+    any_kind.server.set_question("asking", "Moved or copied?", choices, message="msg.uuid.altered", at_power_on=True)
+    endpoint.power_on(vm, moved=moved)
+    assert endpoint.power_state(vm) is PowerState.ON
+    after = endpoint.nics(vm)
+    assert after[0] == before[0]
+    assert (after[1] == before[1]) is moved
+    removed(endpoint, vm)
+
+
+def test_an_open_question_is_part_of_the_condition_and_stops_a_power_on(any_kind: Rig, endpoint: Endpoint) -> None:
+    vm = registered(endpoint, "stuck")
+    any_kind.server.set_question("stuck", "There is no more space\n for stuck.", ("Cancel", "Retry"))
+    assert endpoint.condition(vm).question == "There is no more space for stuck."
+    error = refusal(lambda: endpoint.power_on(vm))
+    assert error.detail["question"] == "There is no more space for stuck."
+    assert endpoint.power_state(vm) is PowerState.OFF
+    any_kind.server.answer_question("stuck", "Cancel")
+    assert endpoint.condition(vm).question is None
+    removed(endpoint, vm)
+
+
+def test_a_datastore_is_looked_at_and_not_remembered(
+    tmp_path_factory: pytest.TempPathFactory, authority: Certificates
+) -> None:
+    rig = start(tmp_path_factory.mktemp("stale"), authority, "vcenter", capacity_mb=100, stale_space=True)
+    try:
+        with rig.connected() as endpoint:
+            before = endpoint.datastore("nfs1").free_mb
+            (rig.store / "filler").write_bytes(b"x" * 10 * 1024 * 1024)
+            assert endpoint.hosts()[0].datastores[0].free_mb == before
+            assert endpoint.datastore("nfs1").free_mb == before - 10
+    finally:
+        rig.server.stop()
+
+
 def test_hosts_have_an_identity_of_their_own(any_kind: Rig, endpoint: Endpoint) -> None:
     now = datetime.now(UTC)
     hosts = endpoint.hosts()
@@ -418,6 +469,20 @@ def test_files_after_lost_answers(faulty: Rig, victim: Endpoint) -> None:
     assert victim.list_directory("[nfs1] golden/b") is None
 
 
+def test_a_shutdown_whose_answer_was_lost_can_be_asked_for_again(faulty: Rig, victim: Endpoint, vm: Vm) -> None:
+    victim.power_on(vm)
+    lost(faulty, "ShutdownGuest", lambda: victim.shutdown_guest(vm))
+    until(lambda: victim.power_state(vm) is PowerState.OFF)
+    assert not victim.shutdown_guest(vm)
+
+
+def test_reading_a_condition_and_free_space_gets_over_a_lost_answer(faulty: Rig, victim: Endpoint, vm: Vm) -> None:
+    faulty.server.inject("RetrievePropertiesEx", "dropafter", count=1)
+    assert victim.condition(vm).power is PowerState.OFF
+    faulty.server.inject("RefreshDatastore", "dropafter", count=1)
+    assert victim.datastore("nfs1").name == "nfs1"
+
+
 def test_a_copy_whose_answer_was_lost_is_not_taken_for_done(faulty: Rig, victim: Endpoint) -> None:
     def copy() -> None:
         victim.copy_disk(IMAGE, "[nfs1] golden/img/c.vmdk", adapter="lsilogic", progress=unwatched)
@@ -556,6 +621,42 @@ def test_a_copy_that_is_given_up_is_cancelled_before_its_error_is_passed_on(slow
             endpoint.copy_disk(IMAGE, target, adapter="lsilogic", progress=give_up)
         assert endpoint.disk(target) is None
     assert slow.server.calls()["CancelTask"] == 1
+
+
+def test_a_password_that_is_changed_in_mid_copy_is_told_and_the_copy_runs_on(
+    tmp_path_factory: pytest.TempPathFactory, authority: Certificates
+) -> None:
+    rig = start(tmp_path_factory.mktemp("locked out"), authority, "esxi", copy_mb_s=0.001)
+    changed: list[int] = []
+
+    def change(percent: int) -> None:
+        if not changed:
+            changed.append(percent)
+            rig.server.set_password("another")
+            rig.server.expire_sessions()
+
+    target = "[nfs1] golden/img/alone.vmdk"
+    try:
+        with rig.connected() as endpoint:
+            error = failure(lambda: endpoint.copy_disk(IMAGE, target, adapter="lsilogic", progress=change))
+            assert (error.code, error.retryable) == ("vsphere_auth", False)
+        with rig.connected() as corrected:
+
+            def is_deleted() -> bool:
+                try:
+                    corrected.delete(target)
+                except ProvisioningError as locked:
+                    if locked.detail["fault"] != "FileLocked":
+                        raise
+                    return False
+                return True
+
+            assert not is_deleted()
+            rig.server.set_pace(0)
+            until(is_deleted)
+            assert not (rig.store / "golden" / "img" / "alone-flat.vmdk").exists()
+    finally:
+        rig.server.stop()
 
 
 def test_a_session_that_expires_while_a_task_runs_does_not_lose_the_task(slow: Rig) -> None:

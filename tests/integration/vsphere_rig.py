@@ -58,10 +58,9 @@ def start(
     kind: str,
     *,
     certificate: tuple[Path, Path] | None = None,
-    task_ms: int = 0,
-    port: int = 0,
+    **options: Any,
 ) -> Rig:
-    """`kind`: esxi, vcenter, or cluster (a vCenter whose hosts are in one)."""
+    """`kind`: esxi, vcenter, or cluster (a vCenter whose hosts are in one); `options` as in testbed.vsphere.Options."""
     served, key = certificate or authority.issue(f"server-{directory.name}")
     store = directory / "nfs1"
     common: dict[str, Any] = {
@@ -70,9 +69,7 @@ def start(
         "certificate": served,
         "key": key,
         "ca": authority.ca,
-        "task_ms": task_ms,
-        "port": port,
-    }
+    } | options
     if kind == "esxi":
         server = testbed.VSphere.start_esxi(directory, "esx1", 16384, 8, **common)
     else:

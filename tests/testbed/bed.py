@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,8 @@ from tests.testbed.vsphere import HostSpec, VSphere
 NODE = "mn1"
 PROFILE = "testbed"
 DATASTORE = "nfs1"
+REPOSITORY = "repo"
+REPOSITORY_PATH = f"[{REPOSITORY}] images"
 HOSTS = (HostSpec("esx1", 8192, 4), HostSpec("esx2", 16384, 8), HostSpec("esx3", 32768, 16))
 _SERVICE_START_S = 30.0
 _COMMAND_S = 60.0
@@ -66,24 +68,30 @@ class Plan:
     """What a bed is made of.
 
     `vcenter` puts the hosts into one vCenter, in the cluster `lab`, instead of giving each an endpoint of its own.
-    `task_ms` is what every vSphere task takes, `boot_ms` a guest from power-on to its first packet, `strict` MariaDB's
-    SQL mode, `capacity_mb` the size of the datastore, `computers` how many slots VCL has, `disk` how VMs get theirs.
+    `task_ms` is what every vSphere task takes, `copy_mb_s` how fast each disk is copied (0: at once), `boot_ms` a
+    guest from power-on to its first packet, `strict` MariaDB's SQL mode, `capacity_mb` the size of the datastore,
+    `computers` how many slots VCL has, `disk` how VMs get theirs. `repository` adds a second datastore and names it in
+    VCL's profile as the one where images are kept; `nested` lets all hosts lend their hardware virtualisation.
     """
 
     hosts: tuple[HostSpec, ...] = HOSTS
     vcenter: bool = False
     task_ms: int = 0
+    copy_mb_s: float = 0
     boot_ms: int = 0
     strict: bool = True
     capacity_mb: int | None = None
     computers: int = 6
     disk: str = "copy"
+    repository: bool = False
+    nested: bool = False
 
 
 class Bed:
     """A private copy of everything esxprov talks to, in `directory`. As a context manager it is gone in the end.
 
-    `endpoints` are the vSphere servers by name, `store` is the directory behind the datastore.
+    `endpoints` are the vSphere servers by name, `store` is the directory behind the datastore, `repository` that of the
+    images in the repository.
     """
 
     def __init__(self, directory: Path, plan: Plan | None = None) -> None:
@@ -93,6 +101,7 @@ class Bed:
         self.spool = self.directory / "spool"
         self.guests = self.directory / "guests"
         self.store = self.directory / DATASTORE
+        self.repository = self.directory / REPOSITORY / "images"
         self.endpoints: dict[str, VSphere] = {}
         self._site: Site | None = None
         self._ends = ExitStack()
@@ -138,33 +147,52 @@ class Bed:
         self.stop()
 
     def _start_vsphere(self) -> None:
+        if self.plan.repository:
+            self.repository.mkdir(parents=True, exist_ok=True)
         for image in IMAGES:
             vsphere.golden_disk(self.store / "golden", image.name, image.disk_mb, image.adapter, b"boot sector")
         if self.plan.vcenter:
             self.endpoints["vc1"] = self._endpoint(
-                lambda **options: VSphere.start_vcenter(self.directory / "vc1", self.plan.hosts, "lab", **options)
+                lambda **options: VSphere.start_vcenter(self.directory / "vc1", self._hosts(), "lab", **options)
             )
         else:
-            for host in self.plan.hosts:
+            for host in self._hosts():
                 self.start_host(host)
 
-    def start_host(self, host: HostSpec, port: int = 0) -> None:
-        """Start a standalone host; `port` starts it again where it was before a crash, with its VMs, powered off."""
+    def _hosts(self) -> list[HostSpec]:
+        return [replace(host, nested=True) if self.plan.nested else host for host in self.plan.hosts]
+
+    def start_host(self, host: HostSpec, port: int = 0, *, stateless: bool = False) -> None:
+        """Start a standalone host; `port` starts it again where it was before a crash, with its VMs, powered off, or
+        `stateless`, with none.
+        """
         home = self.directory / host.name
-        size: Any = {"memory_mb": host.memory_mb, "cores": host.cores, "nested": host.nested}
+        size: Any = {"memory_mb": host.memory_mb, "cores": host.cores, "nested": host.nested, "stateless": stateless}
         self.endpoints[host.name] = self._endpoint(
             lambda **options: VSphere.start_esxi(home, host.name, **size, **options), port
         )
 
+    def restart_host(self, name: str, *, stateless: bool = False) -> None:
+        """Cut a host's power and give it back. Its VMs are off; a `stateless` one has none registered any more."""
+        if self.plan.vcenter:
+            self.endpoints["vc1"].reboot_host(name, stateless=stateless)
+            return
+        crashed = self.endpoints[name]
+        crashed.kill()
+        host = next(host for host in self._hosts() if host.name == name)
+        self.start_host(host, crashed.port, stateless=stateless)
+
     def _endpoint(self, start: Any, port: int = 0) -> VSphere:
+        stores = {DATASTORE: self.store} | ({REPOSITORY: self.repository.parent} if self.plan.repository else {})
         server: VSphere = start(
-            datastores={DATASTORE: self.store},
+            datastores=stores,
             networks=("Private", "Public"),
             certificate=self._served.certificate,
             key=self._served.key,
             ca=self.certificates.ca,
             power_socket=self.lan.power_socket,
             task_ms=self.plan.task_ms,
+            copy_mb_s=self.plan.copy_mb_s,
             capacity_mb=self.plan.capacity_mb,
             port=port,
         )
@@ -234,7 +262,7 @@ class Bed:
         rows = self.rows()
         provisioning = rows.esxprov_module()
         node = rows.management_node(f"{NODE}.vcl.test")
-        profile = rows.profile(PROFILE, DATASTORE)
+        profile = rows.profile(PROFILE, DATASTORE, repository=REPOSITORY_PATH if self.plan.repository else "")
         vmhosts = {
             host.name: rows.hypervisor(f"{host.name}.vcl.test", host.memory_mb, host.cores, profile)
             for host in self.plan.hosts

@@ -75,15 +75,19 @@ class VclRows:
         self._resource("managementnode", node, 3)
         return node
 
-    def profile(self, name: str, datastore: str, networks: tuple[str, str] = ("Private", "Public")) -> int:
+    def profile(
+        self, name: str, datastore: str, networks: Sequence[str] = ("Private", "Public"), *, repository: str = ""
+    ) -> int:
+        """A VM host profile with two to four networks: private, public, others."""
+        switches = {f"virtualswitch{number}": network for number, network in enumerate(networks)}
         return self.insert(
             "vmprofile",
             profilename=name,
             imageid=1,
             datastorepath=datastore,
-            virtualswitch0=networks[0],
-            virtualswitch1=networks[1],
+            repositorypath=repository,
             vmdisk="shared",
+            **switches,
         )
 
     def hypervisor(self, hostname: str, ram_mb: int, cores: int, profile_id: int) -> int:
@@ -121,14 +125,17 @@ class VclRows:
         self._resource("image", image, 10)
         return self.revision(image, name, 0)
 
-    def revision(self, image_id: int, name: str, number: int, *, production: int = 1) -> ImageRows:
+    def revision(
+        self, image_id: int, name: str, number: int, *, production: int = 1, deleted: bool = False
+    ) -> ImageRows:
+        """A revision of an image; one that is being captured is `deleted` until vcld is done with it."""
         revision = self.insert(
             "imagerevision",
             imageid=image_id,
             revision=number,
             userid=1,
             datecreated="2026-01-01 00:00:00",
-            deleted=0,
+            deleted=int(deleted),
             production=production,
             imagename=name,
         )
@@ -157,6 +164,10 @@ class VclRows:
     def reservation(self, computer_id: int, image: ImageRows, node_id: int, *, state: str = "new") -> ReservationRows:
         """A request for one machine."""
         return self.cluster([computer_id], image, node_id, state=state)[0]
+
+    def server_request(self, request_id: int, name: str = "server") -> int:
+        """Make a request one for a server, whose users keep it; returns serverrequest.id."""
+        return self.insert("serverrequest", name=name, requestid=request_id)
 
     def cluster(
         self, computer_ids: Sequence[int], image: ImageRows, node_id: int, *, state: str = "new"

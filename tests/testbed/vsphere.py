@@ -66,9 +66,12 @@ class Options(TypedDict, total=False):
     """What an endpoint can be given.
 
     `port` 0 takes a free one. The old port, with the old directory, is a restart after a crash: the VMs that were
-    registered are there again, powered off. `task_ms` is what every task takes,
-    `admit` refuses power-ons beyond a host's RAM, `capacity_mb` limits every datastore, `idle_s` ends idle sessions,
-    `power_socket` is a Unix datagram socket that is told of power changes.
+    registered are there again, powered off; with `stateless` they are not, as of a host that boots from the network.
+    `task_ms` is what every task takes, `copy_mb_s` how much of its data each copy of a disk writes in a second (0: as
+    much as it can), `multiextent` reads disks in Workstation's format, as ESXi before 6.5 could. `admit` refuses
+    power-ons beyond a host's RAM, `capacity_mb` limits every datastore, `stale_space` shows its free space as it was
+    at the last refresh, `idle_s` ends idle sessions, `power_socket` is a Unix datagram socket that is told of power
+    changes.
     """
 
     datastores: Required[Mapping[str, Path]]
@@ -78,8 +81,12 @@ class Options(TypedDict, total=False):
     networks: Iterable[str]
     power_socket: Path | None
     task_ms: int
+    copy_mb_s: float
     admit: bool
     capacity_mb: int | None
+    stale_space: bool
+    stateless: bool
+    multiextent: bool
     user: str
     password: str
     idle_s: float | None
@@ -254,9 +261,49 @@ class VSphere:
         order |= {"memory_mb": memory_mb} if memory_mb is not None else {}
         self._control("POST", "hosts", order)
 
-    def set_guest(self, vm: str, addresses: Mapping[str, Sequence[str]]) -> None:
-        """What VMware Tools in a guest say: the addresses of its network cards, by MAC."""
-        self._control("POST", "guests", {"vm": vm, "addresses": addresses})
+    def reboot_host(self, name: str, *, stateless: bool = False) -> None:
+        """Reboot a host of a vCenter: its VMs are off; a `stateless` one has none registered any more."""
+        self._control("POST", "hosts", {"name": name, "reboot": True, "stateless": stateless})
+
+    def readd_host(self, name: str) -> None:
+        """Remove a host from its vCenter and add it again: other ids, the same uuid, and what runs runs on."""
+        self._control("POST", "hosts", {"name": name, "readd": True})
+
+    def set_guest(
+        self, vm: str, addresses: Mapping[str, Sequence[str]] | None = None, *, tools: bool | None = None
+    ) -> None:
+        """What VMware Tools in a guest say: the addresses of its network cards, by MAC. `tools`: whether they run,
+        until the VM is switched on the next time.
+        """
+        order: dict[str, Any] = {"vm": vm}
+        order |= {"addresses": addresses} if addresses is not None else {}
+        order |= {"tools": tools} if tools is not None else {}
+        self._control("POST", "guests", order)
+
+    def set_password(self, password: str) -> None:
+        """Change the account's password: later logins with the old one fail; see `expire_sessions`."""
+        self._control("POST", "account", {"password": password})
+        self.password = password
+
+    def set_question(
+        self, vm: str, text: str, choices: Sequence[str], *, message: str = "msg.test", at_power_on: bool = False
+    ) -> None:
+        """Make a VM ask, now or the next time it is switched on (once; it need not be registered yet). Until it is
+        answered it is not switched on; a choice with "cancel" in it ends that with a fault, one with "copied" gives
+        the VM a new uuid and new generated MACs first.
+        """
+        order = {"vm": vm, "text": text, "choices": list(choices), "id": message}
+        self._control("POST", "questions", order | {"at": "poweron" if at_power_on else "now"})
+
+    def set_pace(self, copy_mb_s: float) -> None:
+        """From now on each copy of a disk writes so many MB a second, also those that run; 0 as many as it can. A copy
+        at a pace near 0 stands still.
+        """
+        self._control("POST", "pace", {"mb_s": copy_mb_s})
+
+    def answer_question(self, vm: str, choice: str) -> None:
+        """Answer what a VM asks, as an admin in the vSphere client; `choice` is one of its labels."""
+        self._control("POST", "answers", {"vm": vm, "choice": choice})
 
     def expire_sessions(self) -> None:
         """End all sessions: their next call gets NotAuthenticated."""
@@ -349,7 +396,11 @@ def _command_line(host: str, user: str, options: Options) -> list[str]:
     line += ["-datastores", ",".join(f"{name}={path}" for name, path in options["datastores"].items())]
     line += ["-networks", ",".join(options.get("networks", ("Private", "Public")))]
     line += ["-task-ms", str(options.get("task_ms", 0))]
+    line += ["-copy-mb-s", str(options.get("copy_mb_s", 0))]
     line += ["-admit"] if options.get("admit", True) else []
+    line += ["-stale-space"] if options.get("stale_space") else []
+    line += ["-stateless"] if options.get("stateless") else []
+    line += ["-multiextent"] if options.get("multiextent") else []
     for flag in ("capacity_mb", "power_socket"):
         if options.get(flag):
             line += [f"-{flag.replace('_', '-')}", str(options.get(flag))]
@@ -361,13 +412,33 @@ def _host_argument(host: HostSpec) -> str:
     return f"{host.name}:{host.memory_mb}:{host.cores}:{host.mhz}" + (":nested" if host.nested else "")
 
 
-def golden_disk(directory: Path, name: str, size_mb: int, adapter: str = "lsilogic", payload: bytes = b"") -> Path:
-    """Write `<directory>/<name>/<name>.vmdk` and its thin content, `payload` first; returns the descriptor's path."""
+def golden_disk(
+    directory: Path,
+    name: str,
+    size_mb: int,
+    adapter: str = "lsilogic",
+    payload: bytes = b"",
+    *,
+    create_type: str = "vmfs",
+    extents: int = 1,
+) -> Path:
+    """Write `<directory>/<name>/<name>.vmdk` and its thin content, `payload` first; returns the descriptor's path.
+
+    `create_type` may be one of Workstation's (`twoGbMaxExtentSparse`, `twoGbMaxExtentFlat`) with several `extents`;
+    the content of a sparse one is not in Workstation's format, but a plain file that ends where its data ends.
+    """
     home = directory / name
     home.mkdir(parents=True, exist_ok=True)
-    with (home / f"{name}-flat.vmdk").open("wb") as content:
-        content.write(payload)
-        content.truncate(size_mb * 1024 * 1024)
+    access, letter = {"vmfs": ("VMFS", ""), "twoGbMaxExtentSparse": ("SPARSE", "s")}.get(create_type, ("FLAT", "f"))
+    part_bytes = size_mb * 1024 * 1024 // extents
+    lines = ""
+    for number in range(extents):
+        part = f"{name}-{letter}{number + 1:03d}.vmdk" if letter else f"{name}-flat.vmdk"
+        with (home / part).open("wb") as content:
+            content.write(payload[number * part_bytes : (number + 1) * part_bytes])
+            if access != "SPARSE":
+                content.truncate(part_bytes)
+        lines += f'RW {part_bytes // _SECTOR} {access} "{part}"{" 0" if access == "FLAT" else ""}\n'
     descriptor = home / f"{name}.vmdk"
     descriptor.write_text(
         "# Disk DescriptorFile\n"
@@ -375,10 +446,10 @@ def golden_disk(directory: Path, name: str, size_mb: int, adapter: str = "lsilog
         'encoding="UTF-8"\n'
         "CID=fffffffe\n"
         "parentCID=ffffffff\n"
-        'createType="vmfs"\n'
+        f'createType="{create_type}"\n'
         "\n"
         "# Extent description\n"
-        f'RW {size_mb * 1024 * 1024 // _SECTOR} VMFS "{name}-flat.vmdk"\n'
+        f"{lines}"
         "\n"
         "# The Disk Data Base\n"
         "#DDB\n"

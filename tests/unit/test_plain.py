@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -32,9 +33,11 @@ class Cart:
     owner: str | None = None
     load: Mapping[str, int] = field(default_factory=dict)
     open: bool = False
+    built_at: datetime | None = None
 
 
-CART = Cart("a", (Wheel(8), Wheel(9, Colour.BLUE)), (1, 2.5), None, {"hay": 3}, open=True)
+BUILT = datetime(2026, 11, 22, 5, 41, 7, 250_000, tzinfo=UTC)
+CART = Cart("a", (Wheel(8), Wheel(9, Colour.BLUE)), (1, 2.5), None, {"hay": 3}, open=True, built_at=BUILT)
 PLAIN: dict[str, Any] = to_plain(CART)
 
 
@@ -52,7 +55,7 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"wheels": [{"colour": "red"}]}, "cart.wheels[0].spokes is missing"),
         (
             {"brakes": 1},
-            "cart.brakes is unknown; there are: name, wheels, size, owner, load, open",
+            "cart.brakes is unknown; there are: name, wheels, size, owner, load, open, built_at",
         ),
         ({"wheels": [{"spokes": "many"}]}, 'cart.wheels[0].spokes is "many", expected a whole number'),
         ({"wheels": [{"spokes": True}]}, "cart.wheels[0].spokes is true, expected a whole number"),
@@ -67,6 +70,11 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"name": 7}, "cart.name is 7, expected a text"),
         ({"open": 1}, "cart.open is 1, expected true or false"),
         ({"owner": 5}, "cart.owner is 5, expected a text"),
+        ({"built_at": 5}, "cart.built_at is 5, expected a time with its zone, like 2026-11-22T05:41:07+00:00"),
+        (
+            {"built_at": "2026-11-22T05:41:07"},
+            'cart.built_at is "2026-11-22T05:41:07", expected a time with its zone, like 2026-11-22T05:41:07+00:00',
+        ),
     ],
 )
 def test_what_is_wrong_is_named_by_its_place(changes: dict[str, Any], message: str) -> None:

@@ -155,7 +155,7 @@ class FakeHypervisor:
     networks: tuple[str, ...] = ("Private", "Public")
     maintenance: bool = False
     uuid: str = ""
-    booted_at: datetime | None = None
+    booted_at: datetime | None = datetime(2026, 11, 20, 4, 0, 0, 250_000, tzinfo=UTC)
     nested: bool = False
 
     def _answer(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from esxprov.vsphere.api import vim, vmodl
-from tests.integration.vsim.rig import MB, Bed, Client, wait
-from tests.testbed.vsphere import VSphere, golden_disk
+from tests.integration.vsim.rig import MB, Bed, Client, until, wait
+from tests.testbed.vsphere import HostSpec, VSphere, golden_disk
 
 NOT_WITH_PARENT = 'snapshot.redoNotWithParent = "TRUE"\n'
 
@@ -88,6 +88,100 @@ def test_a_full_datastore_leaves_half_a_disk_behind(start: Callable[..., VSphere
     assert (bed.path / "new-flat.vmdk").stat().st_size == 16 * MB
     wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] new.vmdk", client.datacenter))
     assert datastore.summary.freeSpace > 0
+
+
+def test_a_copy_at_a_pace_tells_how_much_of_its_data_it_has_written(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start("esx1", copy_mb_s=20))
+    golden_disk(bed.path / "golden", "big", 4096, payload=b"x" * 10 * MB)
+    began = time.monotonic()
+    task = client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of())
+    seen: list[int] = []
+    while task.info.state in ("queued", "running"):
+        seen.append(task.info.progress or 0)
+        time.sleep(0.02)
+    assert 0.5 <= time.monotonic() - began < 3
+    assert seen == sorted(seen)
+    assert len({percent for percent in seen if 0 < percent < 100}) > 4
+
+
+def test_a_copy_that_stands_still_goes_on_when_its_pace_is_raised(start: Callable[..., VSphere], bed: Bed) -> None:
+    server = start("esx1")
+    client = Client(server)
+    server.set_pace(0.001)
+    task = client.copy("[nfs1] golden/win/win.vmdk", "[nfs1] new.vmdk", spec_of())
+    until(lambda: (bed.path / "new-flat.vmdk").exists())
+    assert task.info.state == "running"
+    with pytest.raises(vim.fault.FileLocked):
+        wait(client.content.virtualDiskManager.DeleteVirtualDisk_Task("[nfs1] new.vmdk", client.datacenter))
+    server.set_pace(0)
+    wait(task)
+    assert read_disk(bed, "new.vmdk")[1] == b"golden"
+
+
+def test_a_copy_at_a_pace_that_is_cancelled_in_the_middle_leaves_nothing(
+    start: Callable[..., VSphere], bed: Bed
+) -> None:
+    client = Client(start("esx1", copy_mb_s=1))
+    golden_disk(bed.path / "golden", "big", 64, payload=b"x" * 60 * MB)
+    task = client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of())
+    until(lambda: (task.info.progress or 0) > 0)
+    task.CancelTask()
+    with pytest.raises(vmodl.fault.RequestCanceled):
+        wait(task)
+    assert not (bed.path / "new.vmdk").exists()
+    assert not (bed.path / "new-flat.vmdk").exists()
+
+
+def test_a_copy_ends_when_others_fill_the_datastore_meanwhile(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start("esx1", capacity_mb=64, copy_mb_s=4))
+    golden_disk(bed.path / "golden", "big", 64, payload=b"x" * 20 * MB)
+    task = client.copy("[nfs1] golden/big/big.vmdk", "[nfs1] new.vmdk", spec_of())
+    until(lambda: (task.info.progress or 0) > 0)
+    (bed.path / "filler").write_bytes(b"x" * 42 * MB)
+    with pytest.raises(vim.fault.NoDiskSpace):
+        wait(task)
+    assert (bed.path / "new-flat.vmdk").exists()
+
+
+@pytest.mark.parametrize("kind", ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_a_disk_in_the_format_of_workstation_is_no_disk_for_esxi(client: Client, bed: Bed, kind: str) -> None:
+    golden_disk(bed.path / "golden", "old", 4, payload=b"x" * 3 * MB, create_type=kind, extents=2)
+    with pytest.raises(vim.fault.InvalidDiskFormat):
+        wait(client.copy("[nfs1] golden/old/old.vmdk", "[nfs1] new.vmdk"))
+    assert not (bed.path / "new.vmdk").exists()
+    vm = client.register(bed.author("vm1", disk="[nfs1] golden/old/old.vmdk"))
+    with pytest.raises(vim.fault.GenericVmConfigFault, match="imported"):
+        wait(vm.PowerOnVM_Task())
+
+
+@pytest.mark.parametrize("kind", ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_a_host_that_reads_the_format_of_workstation_makes_one_extent_of_several(
+    start: Callable[..., VSphere], bed: Bed, kind: str
+) -> None:
+    client = Client(start("esx1", multiextent=True))
+    payload = b"golden" + b"x" * 2 * MB + b"end"
+    golden_disk(bed.path / "golden", "old", 4, "ide", payload=payload, create_type=kind, extents=2)
+    wait(client.copy("[nfs1] golden/old/old.vmdk", "[nfs1] new.vmdk", spec_of()))
+    assert 'createType="vmfs"' in read_disk(bed, "new.vmdk")[0]
+    content = (bed.path / "new-flat.vmdk").read_bytes()
+    assert (len(content), content[: len(payload)]) == (4 * MB, payload)
+
+
+def test_a_vcenter_that_reads_the_format_of_workstation_keeps_it(start: Callable[..., VSphere], bed: Bed) -> None:
+    client = Client(start(hosts=[HostSpec("h1")], multiextent=True))
+    golden_disk(bed.path / "golden", "old", 4, payload=b"golden", create_type="twoGbMaxExtentFlat", extents=2)
+    wait(client.copy("[nfs1] golden/old/old.vmdk", "[nfs1] new.vmdk"))
+    assert 'createType="twoGbMaxExtentFlat"' in (bed.path / "new.vmdk").read_text()
+
+
+def test_a_disk_of_several_extents_is_moved_and_deleted_whole(client: Client, bed: Bed) -> None:
+    manager, datacenter = client.content.virtualDiskManager, client.datacenter
+    golden_disk(bed.path / "golden", "old", 4, create_type="twoGbMaxExtentSparse", extents=2)
+    wait(manager.MoveVirtualDisk_Task("[nfs1] golden/old/old.vmdk", datacenter, "[nfs1] inuse/b.vmdk", datacenter))
+    assert sorted(os.listdir(bed.path / "inuse")) == ["b-s001.vmdk", "b-s002.vmdk", "b.vmdk"]
+    assert os.listdir(bed.path / "golden/old") == []
+    wait(manager.DeleteVirtualDisk_Task("[nfs1] inuse/b.vmdk", datacenter))
+    assert os.listdir(bed.path / "inuse") == []
 
 
 def test_free_space_follows_what_others_write(start: Callable[..., VSphere], bed: Bed) -> None:

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
+	"net/url"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -16,12 +17,21 @@ type hostOrder struct {
 	State       string `json:"state"` // connected | disconnected | notResponding
 	Maintenance *bool  `json:"maintenance"`
 	MemoryMB    int64  `json:"memory_mb"`
+	Reboot      bool   `json:"reboot"`
+	Stateless   bool   `json:"stateless"` // with reboot: it forgets its VMs
+	Readd       bool   `json:"readd"`
 }
 
-// guestOrder is what VMware Tools in a guest say of its network cards: addresses by MAC.
+// guestOrder is what VMware Tools in a guest say of its network cards (addresses by MAC), and whether they run at all.
 type guestOrder struct {
 	VM        string              `json:"vm"`
 	Addresses map[string][]string `json:"addresses"`
+	Tools     *bool               `json:"tools"`
+}
+
+// accountOrder changes the password; who is logged in stays so.
+type accountOrder struct {
+	Password string `json:"password"`
 }
 
 type hostReport struct {
@@ -57,6 +67,33 @@ func (s *server) control() http.Handler {
 		var order guestOrder
 		if decoded(w, r, &order) {
 			s.orderGuest(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/account", func(w http.ResponseWriter, r *http.Request) {
+		var order accountOrder
+		if decoded(w, r, &order) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.service.Listen = &url.URL{User: url.UserPassword(s.user, order.Password)}
+			answer(w, "changed")
+		}
+	})
+	mux.HandleFunc("/ctl/questions", func(w http.ResponseWriter, r *http.Request) {
+		var order questionOrder
+		if decoded(w, r, &order) {
+			s.orderQuestion(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/answers", func(w http.ResponseWriter, r *http.Request) {
+		var order answerOrder
+		if decoded(w, r, &order) {
+			s.orderAnswer(w, order)
+		}
+	})
+	mux.HandleFunc("/ctl/pace", func(w http.ResponseWriter, r *http.Request) {
+		var order paceOrder
+		if decoded(w, r, &order) {
+			s.orderPace(w, order)
 		}
 	})
 	mux.HandleFunc("/ctl/sessions", func(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +143,7 @@ func (s *server) controlRules(w http.ResponseWriter, r *http.Request) {
 func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, host := range s.hosts {
+	for i, host := range s.hosts {
 		if host.Name != order.Name {
 			continue
 		}
@@ -119,6 +156,20 @@ func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 				http.Error(w, "a host cannot be "+order.State, http.StatusBadRequest)
 				return
 			}
+		}
+		if s.esx && (order.Reboot || order.Readd) {
+			http.Error(w, "a standalone host is restarted by restarting its process", http.StatusBadRequest)
+			return
+		}
+		if order.Reboot {
+			s.rebootHost(host, order.Stateless)
+		}
+		if order.Readd {
+			if refused := s.readdHost(host); refused != nil {
+				http.Error(w, refused.message, http.StatusInternalServerError)
+				return
+			}
+			host = s.hosts[i]
 		}
 		if order.Maintenance != nil {
 			setMaintenance(host, *order.Maintenance)
@@ -146,7 +197,18 @@ func (s *server) orderGuest(w http.ResponseWriter, order guestOrder) {
 		for mac, addresses := range order.Addresses {
 			cards = append(cards, types.GuestNicInfo{MacAddress: mac, IpAddress: addresses, Connected: true})
 		}
-		update(vm, change{Name: "guest.net", Val: cards})
+		if order.Addresses != nil {
+			update(vm, change{Name: "guest.net", Val: cards})
+		}
+		if order.Tools != nil {
+			status, running := types.VirtualMachineToolsStatusToolsNotRunning, types.VirtualMachineToolsRunningStatusGuestToolsNotRunning
+			if *order.Tools {
+				status, running = types.VirtualMachineToolsStatusToolsOk, types.VirtualMachineToolsRunningStatusGuestToolsRunning
+			}
+			update(vm,
+				change{Name: "guest.toolsStatus", Val: status},
+				change{Name: "guest.toolsRunningStatus", Val: string(running)})
+		}
 		answer(w, "changed")
 		return
 	}

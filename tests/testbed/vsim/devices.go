@@ -141,7 +141,7 @@ func (s *server) diskDevice(file, mode string) *types.VirtualDisk {
 	disk.Shares = &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal}
 	if p, refused := s.locate(file); refused == nil {
 		if d, err := readDescriptor(p.file()); err == nil {
-			disk.CapacityInBytes, disk.CapacityInKB = d.sectors*sector, d.sectors*sector>>10
+			disk.CapacityInBytes, disk.CapacityInKB = d.sectors()*sector, d.sectors()*sector>>10
 			disk.DeviceInfo.GetDescription().Summary = fmt.Sprintf("%d KB", disk.CapacityInKB)
 		}
 	}

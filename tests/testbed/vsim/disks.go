@@ -6,87 +6,18 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-const sector = 512
-
-// descriptor is the text file X.vmdk that describes a disk whose content is in the file beside it.
-type descriptor struct {
-	adapter string // lsilogic, buslogic, ide
-	thin    bool
-	sectors int64
-	extent  string // file beside the descriptor
-	parent  string // of a redo disk, as written: beside it or /vmfs/volumes/...
-}
-
 var (
-	extentLine = regexp.MustCompile(`(?m)^RW\s+(\d+)\s+\w+\s+"([^"]+)"`)
-	keyLine    = regexp.MustCompile(`(?m)^\s*([\w.]+)\s*=\s*"?([^"\n]*)"?\s*$`)
 	redoNumber = regexp.MustCompile(`-\d{6}$`)
 	adapters   = map[string]string{"lsilogic": "lsilogic", "buslogic": "buslogic", "ide": "ide"}
 	diskTypes  = map[string]bool{"thin": true, "thick": false, "preallocated": false, "eagerzeroedthick": false}
-	errFormat  = errors.New("not a disk descriptor")
 )
-
-func readDescriptor(file string) (*descriptor, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() || info.Size() > 64<<10 {
-		return nil, errFormat
-	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	extent := extentLine.FindStringSubmatch(string(content))
-	if extent == nil {
-		return nil, errFormat
-	}
-	d := &descriptor{adapter: "lsilogic", extent: extent[2]}
-	d.sectors, _ = strconv.ParseInt(extent[1], 10, 64)
-	for _, pair := range keyLine.FindAllStringSubmatch(string(content), -1) {
-		switch strings.ToLower(pair[1]) {
-		case "ddb.adaptertype":
-			d.adapter = strings.ToLower(pair[2])
-		case "ddb.thinprovisioned":
-			d.thin = pair[2] == "1"
-		case "parentfilenamehint":
-			d.parent = pair[2]
-		}
-	}
-	return d, nil
-}
-
-func (d *descriptor) text() string {
-	kind, access, parentID, hint := "vmfs", "VMFS", "ffffffff", ""
-	if d.parent != "" {
-		kind, access, parentID = "vmfsSparse", "VMFSSPARSE", "fffffffe"
-		hint = fmt.Sprintf("parentFileNameHint=%q\n", d.parent)
-	}
-	thin := ""
-	if d.thin {
-		thin = "ddb.thinProvisioned = \"1\"\n"
-	}
-	return fmt.Sprintf("# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=fffffffe\nparentCID=%s\ncreateType=%q\n%s"+
-		"\n# Extent description\nRW %d %s %q\n\n# The Disk Data Base\n#DDB\n\nddb.adapterType = %q\n%s"+
-		"ddb.virtualHWVersion = \"11\"\n", parentID, kind, hint, d.sectors, access, d.extent, d.adapter, thin)
-}
-
-func (d *descriptor) extentOf(file string) string { return filepath.Join(dirOf(file), d.extent) }
-
-// extentName is what the content of the disk X.vmdk is called.
-func extentName(file string) string {
-	return strings.TrimSuffix(path.Base(file), ".vmdk") + "-flat.vmdk"
-}
 
 // link is one disk of a chain from the newest redo disk to the base.
 type link struct {
@@ -107,7 +38,11 @@ func (s *server) chain(p place) ([]link, *refusal) {
 	for {
 		d, err := readDescriptor(p.file())
 		if err == nil {
-			_, err = os.Stat(d.extentOf(p.file()))
+			for _, file := range d.files(p.file()) {
+				if _, missing := os.Stat(file); missing != nil {
+					err = missing
+				}
+			}
 		}
 		if err != nil {
 			return links, diskRefusal(p, err)
@@ -146,6 +81,10 @@ func (s *server) lockDisks(vm *simulator.VirtualMachine) *refusal {
 		_, onIDE := vmDevice(vm, disk.ControllerKey).(*types.VirtualIDEController)
 		if isIDE := links[0].adapter == "ide"; isIDE != onIDE {
 			message := fmt.Sprintf("The disk %s has adapter type %s, which does not fit its controller.", p, links[0].adapter)
+			return refuse(&types.GenericVmConfigFault{Reason: message}, "%s", message)
+		}
+		if base := links[len(links)-1]; base.hosted() && !s.multiextent {
+			message := fmt.Sprintf("Unsupported or invalid disk type 2 for %s. Ensure that the disk has been imported.", base)
 			return refuse(&types.GenericVmConfigFault{Reason: message}, "%s", message)
 		}
 		for i, link := range links {
@@ -201,8 +140,8 @@ func (s *server) createDisk(req *types.CreateVirtualDisk_Task) (*job, *refusal) 
 		return nil, refuse(&types.InvalidArgument{InvalidProperty: "spec"}, "A specified parameter was not correct: spec")
 	}
 	return &job{work: func(ctx context.Context) (types.AnyType, *refusal) {
-		made := &descriptor{adapter: adapter, thin: thin, sectors: asked.CapacityKb << 10 / sector, extent: extentName(p.path)}
-		err := s.fill(ctx, p, made, nil)
+		made := newDisk(p.path, adapter, thin, asked.CapacityKb<<10/sector)
+		err := s.fill(ctx, p, made, nil, nil)
 		return p.String(), p.refusal(err)
 	}}, nil
 }
@@ -232,7 +171,8 @@ func (s *server) copyDisk(req *types.CopyVirtualDisk_Task) (*job, *refusal) {
 			return nil, refused
 		}
 	}
-	return &job{cancelable: true, work: func(ctx context.Context) (types.AnyType, *refusal) {
+	j := &job{cancelable: true}
+	j.work = func(ctx context.Context) (types.AnyType, *refusal) {
 		links, refused := s.chain(source)
 		if refused != nil {
 			return nil, refused
@@ -244,21 +184,24 @@ func (s *server) copyDisk(req *types.CopyVirtualDisk_Task) (*job, *refusal) {
 			}
 			defer held.Close()
 		}
-		made := &descriptor{adapter: adapter, thin: thin, sectors: links[0].sectors, extent: extentName(target.path)}
-		if !s.esx {
-			base := links[len(links)-1]
-			made.adapter, made.thin = base.adapter, base.thin
+		made := newDisk(target.path, adapter, thin, links[0].sectors())
+		if base := links[len(links)-1]; base.hosted() && !s.multiextent {
+			return nil, diskRefusal(base.place, errFormat)
+		} else if !s.esx {
+			made.kind, made.adapter, made.thin = base.kind, base.adapter, base.thin
+			made.extents[0].access = base.extents[0].access
 		}
-		if err := s.fill(ctx, target, made, links); err != nil {
+		if err := s.fill(ctx, target, made, links, j.progress); err != nil {
 			return nil, target.refusal(err)
 		}
 		return target.String(), nil
-	}}, nil
+	}
+	return j, nil
 }
 
 // fill makes a new disk from the layers of a chain (none for an empty one). On failure what was written stays, as on
 // ESXi; only a cancelled copy is taken back.
-func (s *server) fill(ctx context.Context, target place, made *descriptor, links []link) (err error) {
+func (s *server) fill(ctx context.Context, target place, made *descriptor, links []link, progress func(int32)) (err error) {
 	defer s.measureAll()
 	text, err := os.OpenFile(target.file(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -276,7 +219,8 @@ func (s *server) fill(ctx context.Context, target place, made *descriptor, links
 		return err
 	}
 	defer held.Close()
-	content, err := os.OpenFile(made.extentOf(target.file()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	file := made.files(target.file())[0]
+	content, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -285,29 +229,56 @@ func (s *server) fill(ctx context.Context, target place, made *descriptor, links
 			err = closed
 		}
 		if ctx.Err() != nil {
-			_ = os.Remove(made.extentOf(target.file()))
+			_ = os.Remove(file)
 			_ = os.Remove(target.file())
 		}
 	}()
-	if err := content.Truncate(made.sectors * sector); err != nil {
+	if err := content.Truncate(made.sectors() * sector); err != nil {
 		return err
 	}
-	_, room := s.space(target.store)
+	type part struct {
+		content *os.File
+		at      int64
+	}
+	var parts []part
+	total := int64(0)
 	for i := len(links) - 1; i >= 0; i-- {
-		if err := copyLayer(ctx, content, links[i], &room); err != nil {
+		at := int64(0)
+		for j, file := range links[i].files(links[i].file()) {
+			source, err := os.Open(file)
+			if err != nil {
+				return err
+			}
+			defer source.Close()
+			parts = append(parts, part{source, at})
+			total += stored(source)
+			at += links[i].extents[j].sectors * sector
+		}
+	}
+	under := s.transfer(ctx, target.store, progress, total)
+	for _, from := range parts {
+		if err := under.data(content, from.content, from.at); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func copyLayer(ctx context.Context, into *os.File, from link, room *int64) error {
-	layer, err := os.Open(from.extentOf(from.file()))
-	if err != nil {
-		return err
+// transfer is a copy onto a datastore, whose room others may be using up, too. `progress` is told percents of `total`.
+func (s *server) transfer(ctx context.Context, into *store, progress func(int32), total int64) *transfer {
+	done := int64(0)
+	return &transfer{
+		ctx: ctx, pace: &s.pace,
+		room: func() int64 {
+			_, free := s.space(into)
+			return free
+		},
+		wrote: func(bytes int64) {
+			if done += bytes; progress != nil && total > 0 {
+				progress(int32(done * 100 / total))
+			}
+		},
 	}
-	defer layer.Close()
-	return copyData(ctx, into, layer, room)
 }
 
 func (s *server) moveDisk(req *types.MoveVirtualDisk_Task) (*job, *refusal) {
@@ -337,18 +308,19 @@ func (s *server) moveDisk(req *types.MoveVirtualDisk_Task) (*job, *refusal) {
 		if parent, ok := s.parentOf(source, d); ok {
 			d.parent = parent.volumePath()
 		}
-		from := d.extentOf(source.file())
-		d.extent = strings.TrimSuffix(path.Base(target.path), ".vmdk") + extentSuffix(d)
+		made := d.renamed(source.path, target.path)
 		text, err := os.OpenFile(target.file(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if err != nil {
 			return nil, target.refusal(err)
 		}
-		_, err = text.WriteString(d.text())
+		_, err = text.WriteString(made.text())
 		if closed := text.Close(); err == nil {
 			err = closed
 		}
-		if err == nil {
-			err = os.Rename(from, d.extentOf(target.file()))
+		for i, file := range d.files(source.file()) {
+			if err == nil {
+				err = os.Rename(file, made.files(target.file())[i])
+			}
 		}
 		if err != nil {
 			_ = os.Remove(target.file())
@@ -356,13 +328,6 @@ func (s *server) moveDisk(req *types.MoveVirtualDisk_Task) (*job, *refusal) {
 		}
 		return nil, source.refusal(os.Remove(source.file()))
 	}}, nil
-}
-
-func extentSuffix(d *descriptor) string {
-	if d.parent != "" {
-		return "-delta.vmdk"
-	}
-	return "-flat.vmdk"
 }
 
 func (s *server) deleteDisk(req *types.DeleteVirtualDisk_Task) (*job, *refusal) {
@@ -386,8 +351,10 @@ func (s *server) removeDisk(p place) *refusal {
 		return p.refusal(err)
 	}
 	defer held.Close()
-	if err := os.Remove(d.extentOf(p.file())); err != nil && !os.IsNotExist(err) {
-		return p.refusal(err)
+	for _, file := range d.files(p.file()) {
+		if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
+			return p.refusal(err)
+		}
 	}
 	return p.refusal(os.Remove(p.file()))
 }

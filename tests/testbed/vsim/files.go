@@ -97,17 +97,23 @@ func (p place) refusal(err error) *refusal {
 
 func (s *server) measureAll() {
 	for _, st := range s.stores {
-		s.measure(st)
+		s.notice(st)
 	}
 }
 
-func (s *server) refreshDatastore(*types.RefreshDatastore) *refusal {
-	s.measureAll()
+func (s *server) refreshDatastore(req *types.RefreshDatastore) *refusal {
+	for _, st := range s.stores {
+		if st.object.Self == req.This {
+			s.measure(st)
+		}
+	}
 	return nil
 }
 
 func (s *server) refreshStorage(*types.RefreshStorageSystem) *refusal {
-	s.measureAll()
+	for _, st := range s.stores {
+		s.measure(st)
+	}
 	return nil
 }
 
@@ -164,8 +170,7 @@ func (s *server) copyFile(req *types.CopyDatastoreFile_Task) (*job, *refusal) {
 		if err := into.Truncate(info.Size()); err != nil {
 			return nil, target.refusal(err)
 		}
-		_, room := s.space(target.store)
-		return nil, target.refusal(copyData(ctx, into, from, &room))
+		return nil, target.refusal(s.transfer(ctx, target.store, nil, 0).data(into, from, 0))
 	}}, nil
 }
 
@@ -245,7 +250,7 @@ func unused(file string) error {
 	})
 }
 
-var extentFile = regexp.MustCompile(`-(flat|delta|ctk|sesparse|rdm|rdmp)\.vmdk$`)
+var extentFile = regexp.MustCompile(`-(flat|delta|ctk|sesparse|rdm|rdmp|[fs]\d{3})\.vmdk$`)
 
 // isDescriptor tells X.vmdk from the files that hold its content.
 func isDescriptor(name string) bool {

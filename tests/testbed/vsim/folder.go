@@ -69,7 +69,7 @@ func (s *server) folder(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		s.measure(p.store)
+		s.notice(p.store)
 		if before != nil {
 			w.WriteHeader(http.StatusCreated)
 		}
@@ -78,7 +78,7 @@ func (s *server) folder(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
-		s.measure(p.store)
+		s.notice(p.store)
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed)

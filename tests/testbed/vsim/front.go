@@ -74,6 +74,7 @@ func (s *server) routes(logger *log.Logger) http.Handler {
 	f.calls = map[string]callMethod{
 		"Task.CancelTask":                        call(s.cancelTask),
 		"VirtualMachine.UnregisterVM":            call(s.unregisterVM),
+		"VirtualMachine.AnswerVM":                call(s.answerVM),
 		"VirtualMachine.ShutdownGuest":           call(s.shutdownGuest),
 		"FileManager.MakeDirectory":              call(s.makeDirectory),
 		"Datastore.RefreshDatastore":             call(s.refreshDatastore),

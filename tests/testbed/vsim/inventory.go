@@ -51,8 +51,11 @@ func newServer(o options) *server {
 		busy:    map[ref]ref{},
 		cancels: map[ref]func(){},
 		macs:    map[string]string{},
+		toAsk:   map[string]questionOrder{},
+		open:    map[ref]*open{},
 		rules:   rules{calls: map[string]int{}},
 	}
+	s.pace.set(o.copyMBs)
 	simulator.SessionIdleTimeout = o.idle
 	var model *simulator.Model
 	if o.esx {
@@ -253,6 +256,13 @@ func without(list []ref, gone ref) []ref {
 
 func with(list []ref, more ref) []ref {
 	return append(without(list, more), more)
+}
+
+// notice is measure for a host that happens to look. A real one does so every now and then.
+func (s *server) notice(st *store) {
+	if !s.staleSpace {
+		s.measure(st)
+	}
 }
 
 // measure publishes a datastore's capacity and free space. Other processes write there too, so nothing is counted:

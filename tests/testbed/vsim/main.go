@@ -32,6 +32,9 @@ import (
 // options are the command line.
 type options struct {
 	esx, admit, exitOnEOF bool
+	staleSpace            bool
+	multiextent           bool // reads disks in the format of Workstation
+	stateless             bool
 	cluster, apiVersion   string
 	hostSpecs             []hostSpec
 	storeList             []*store
@@ -39,6 +42,7 @@ type options struct {
 	capacity              int64 // bytes of every datastore, 0: what the file system says
 	user, password        string
 	idle, taskTime        time.Duration
+	copyMBs               float64
 	controlToken          string
 	powerSocket           string
 	inventory             string // file that keeps the VMs over a crash
@@ -51,6 +55,7 @@ type server struct {
 	hosts   []*simulator.HostSystem
 	stores  map[string]*store
 	rules   rules
+	pace    pace
 	started time.Time // when the process, and with it every host, booted
 
 	// mu owns the inventory: every change to a VM, a host or a datastore is made while holding it. File operations
@@ -60,6 +65,9 @@ type server struct {
 	busy    map[types.ManagedObjectReference]types.ManagedObjectReference
 	cancels map[types.ManagedObjectReference]func() // running tasks that CancelTask can end
 	macs    map[string]string                       // generated MAC -> what it was made for
+	toAsk   map[string]questionOrder                // what the VM of that name asks when it is switched on
+	open    map[types.ManagedObjectReference]*open
+	asked   int // questions so far
 }
 
 func main() {
@@ -78,8 +86,12 @@ func main() {
 	flag.StringVar(&o.password, "password", "", "its password; better: environment VSIM_PASSWORD")
 	flag.DurationVar(&o.idle, "idle", 0, "idle time after which a session ends")
 	flag.Int64Var(&taskMs, "task-ms", 0, "what every task takes")
+	flag.BoolVar(&o.staleSpace, "stale-space", false, "show a datastore's free space as it was at its last refresh")
+	flag.BoolVar(&o.multiextent, "multiextent", false, "read disks of many extents in Workstation's format")
+	flag.BoolVar(&o.stateless, "stateless", false, "boot from the network: no VM of the -inventory file is registered any more")
 	flag.BoolVar(&o.admit, "admit", false, "refuse a power-on beyond the host's RAM")
 	flag.StringVar(&o.apiVersion, "api-version", "6.5", "about.apiVersion")
+	flag.Float64Var(&o.copyMBs, "copy-mb-s", 0, "MB a second that each copy of a disk writes; 0: as fast as it can")
 	flag.Int64Var(&capacityMB, "capacity-mb", 0, "capacity of every datastore")
 	flag.StringVar(&o.controlToken, "control-token", "", "secret of /ctl; better: environment VSIM_CONTROL_TOKEN")
 	flag.StringVar(&o.powerSocket, "power-socket", "", "Unix datagram socket told about power changes")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -23,7 +24,7 @@ func wrongPower(vm *simulator.VirtualMachine, wanted types.VirtualMachinePowerSt
 }
 
 func (s *server) powerOn(req *types.PowerOnVM_Task) (*job, *refusal) {
-	return s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
+	j := s.vmJob(req.This, func(vm *simulator.VirtualMachine) (types.AnyType, *refusal) {
 		if vm.Runtime.PowerState == on {
 			return nil, wrongPower(vm, on)
 		}
@@ -35,7 +36,15 @@ func (s *server) powerOn(req *types.PowerOnVM_Task) (*job, *refusal) {
 		}
 		s.switchPower(vm, on)
 		return nil, nil
-	}), nil
+	})
+	switchOn := j.work
+	j.work = func(ctx context.Context) (types.AnyType, *refusal) {
+		if refused := s.askBeforePowerOn(ctx, req.This); refused != nil {
+			return nil, refused
+		}
+		return switchOn(ctx)
+	}
+	return j, nil
 }
 
 func (s *server) powerOff(req *types.PowerOffVM_Task) (*job, *refusal) {
@@ -85,6 +94,10 @@ func (s *server) shutdownGuest(req *types.ShutdownGuest) *refusal {
 	if refused := connected(hostOf(vm)); refused != nil {
 		return refused
 	}
+	if vm.Guest.ToolsRunningStatus != string(types.VirtualMachineToolsRunningStatusGuestToolsRunning) {
+		return refuse(&types.ToolsUnavailable{}, "Cannot complete operation because VMware Tools is not running in this "+
+			"virtual machine.")
+	}
 	time.AfterFunc(s.taskTime, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -97,6 +110,18 @@ func (s *server) shutdownGuest(req *types.ShutdownGuest) *refusal {
 
 // switchPower makes the change known: to property collectors, to the host's figures, to the power socket.
 func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMachinePowerState) {
+	if state != on {
+		s.unlockDisks(vm)
+	}
+	s.showPower(vm, state)
+	if state == on {
+		s.tell(vm, "on")
+	} else {
+		s.tell(vm, "off")
+	}
+}
+
+func (s *server) showPower(vm *simulator.VirtualMachine, state types.VirtualMachinePowerState) {
 	guest := types.GuestInfo{
 		ToolsStatus:        types.VirtualMachineToolsStatusToolsNotRunning,
 		ToolsRunningStatus: string(types.VirtualMachineToolsRunningStatusGuestToolsNotRunning),
@@ -114,8 +139,6 @@ func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMa
 				Connected: isConnected(card),
 			})
 		}
-	} else {
-		s.unlockDisks(vm)
 	}
 	update(vm,
 		change{Name: "runtime.powerState", Val: state},
@@ -125,11 +148,6 @@ func (s *server) switchPower(vm *simulator.VirtualMachine, state types.VirtualMa
 		change{Name: "guest", Val: &guest})
 	s.account(hostOf(vm))
 	s.remember()
-	if state == on {
-		s.tell(vm, "on")
-	} else {
-		s.tell(vm, "off")
-	}
 }
 
 // powerEvent is what the power socket gets; macs[i] is on networks[i]. Cards that are not connected are left out.

@@ -255,6 +255,12 @@ func (s *server) forget(vm *simulator.VirtualMachine) *refusal {
 	if vm.Runtime.PowerState == on {
 		return wrongPower(vm, off)
 	}
+	s.drop(vm)
+	return nil
+}
+
+// drop takes a VM out of the inventory, whatever it does.
+func (s *server) drop(vm *simulator.VirtualMachine) {
 	host := hostOf(vm)
 	update(host, change{Name: "vm", Val: without(host.Vm, vm.Self)})
 	for _, r := range vm.Datastore {
@@ -269,8 +275,8 @@ func (s *server) forget(vm *simulator.VirtualMachine) *refusal {
 	folder := simulator.Map.Get(*vm.Parent).(*simulator.Folder)
 	update(folder, change{Name: "childEntity", Val: without(folder.ChildEntity, vm.Self)})
 	simulator.Map.Remove(vm.Self)
+	delete(s.open, vm.Self)
 	s.remember()
-	return nil
 }
 
 // destroy deletes the VM's disks with everything they are based on, wherever that lies: a linked VM that is destroyed
@@ -380,9 +386,9 @@ func (s *server) completeDisks(vm *simulator.VirtualMachine) {
 		if info, err := os.Stat(p.file()); err != nil || info.Size() > 0 {
 			continue
 		}
-		d := &descriptor{adapter: "lsilogic", thin: true, sectors: disk.CapacityInKB << 10 / sector, extent: extentName(p.file())}
+		d := newDisk(p.file(), "lsilogic", true, disk.CapacityInKB<<10/sector)
 		if err := writeWhole(p.file(), strings.NewReader(d.text())); err == nil {
-			_ = os.Truncate(d.extentOf(p.file()), d.sectors*sector)
+			_ = os.Truncate(d.files(p.file())[0], d.sectors()*sector)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // A host that lost its power has its VMs when it comes back, and none of them runs. So the inventory is on disk
-// before the call that changes it is answered.
+// before the call that changes it is answered. A stateless host has none: it lost them with its RAM.
 
 // remembered is one VM in the -inventory file.
 type remembered struct {
@@ -67,6 +67,11 @@ func (s *server) recall() error {
 			if refused == nil && known.Ran {
 				s.tell(simulator.Map.Get(made.(ref)).(*simulator.VirtualMachine), "off") // its guest ended with the host
 			}
+		}
+	}
+	for _, vm := range allVMs() {
+		if s.stateless {
+			s.drop(vm)
 		}
 	}
 	s.inventory = file

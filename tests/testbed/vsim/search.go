@@ -159,15 +159,18 @@ func describeDisk(p place, about types.FileInfo, details *types.FileQueryFlags, 
 	if err != nil {
 		return made
 	}
-	if extent, err := os.Stat(d.extentOf(p.file())); err == nil && details.FileSize {
-		made.FileSize = blocks(extent)
+	made.FileSize = 0
+	for _, file := range d.files(p.file()) {
+		if part, err := os.Stat(file); err == nil && details.FileSize {
+			made.FileSize += blocks(part)
+		}
 	}
 	asked := query.Details
 	if asked == nil {
 		return made
 	}
 	if asked.CapacityKb {
-		made.CapacityKb = d.sectors * sector >> 10
+		made.CapacityKb = d.sectors() * sector >> 10
 	}
 	if asked.DiskType {
 		made.DiskType = "VirtualDiskFlatVer2BackingInfo"
@@ -176,7 +179,9 @@ func describeDisk(p place, about types.FileInfo, details *types.FileQueryFlags, 
 		made.Thin = &d.thin
 	}
 	if asked.DiskExtents != nil && *asked.DiskExtents {
-		made.DiskExtents = []string{place{p.store, path.Join(path.Dir(p.path), d.extent)}.String()}
+		for _, part := range d.extents {
+			made.DiskExtents = append(made.DiskExtents, place{p.store, path.Join(path.Dir(p.path), part.name)}.String())
+		}
 	}
 	if asked.ControllerType != nil && *asked.ControllerType {
 		made.ControllerType = map[string]string{

@@ -71,10 +71,7 @@ func (s *server) addRedo(parent, into place) (place, *refusal) {
 		if err != nil {
 			return place{}, redo.refusal(err)
 		}
-		made := &descriptor{
-			adapter: links[0].adapter, thin: true, sectors: links[0].sectors, parent: parent.volumePath(),
-			extent: strings.TrimSuffix(path.Base(redo.path), ".vmdk") + "-delta.vmdk",
-		}
+		made := newRedo(redo.path, parent.volumePath(), links[0].descriptor)
 		if parent.store == into.store && path.Dir(parent.path) == into.path {
 			made.parent = path.Base(parent.path)
 		}
@@ -83,7 +80,7 @@ func (s *server) addRedo(parent, into place) (place, *refusal) {
 			err = closed
 		}
 		if err == nil {
-			err = os.WriteFile(made.extentOf(redo.file()), nil, 0o644)
+			err = os.WriteFile(made.files(redo.file())[0], nil, 0o644)
 		}
 		return redo, redo.refusal(err)
 	}

@@ -18,9 +18,17 @@ var (
 	errFull   = errors.New("datastore full")
 )
 
-// copyData copies what is really stored in src to the same offsets of dst; holes stay holes, so that a 20 GB disk with
-// 5 MB in it takes no time. `room` is what may still be written; when it is used up, the copy ends there with errFull.
-func copyData(ctx context.Context, dst, src *os.File, room *int64) error {
+// transfer is a copy under way. `room` tells what may still be written now, `wrote` is told what has been.
+type transfer struct {
+	ctx   context.Context
+	pace  *pace
+	room  func() int64
+	wrote func(bytes int64)
+}
+
+// data copies what is really stored in src to dst, `at` bytes further on; holes stay holes, so that a 20 GB disk with
+// 5 MB in it takes no time. When there is no more room, the copy ends there with errFull.
+func (t *transfer) data(dst, src *os.File, at int64) error {
 	for offset := int64(0); ; {
 		start, err := src.Seek(offset, seekData)
 		if errors.Is(err, syscall.ENXIO) {
@@ -34,29 +42,52 @@ func copyData(ctx context.Context, dst, src *os.File, room *int64) error {
 			return err
 		}
 		for offset = start; offset < end; {
-			if err := ctx.Err(); err != nil {
+			size := min(end-offset, t.pace.share())
+			if err := t.pace.allow(t.ctx, size); err != nil {
 				return err
 			}
-			size := min(end-offset, chunk)
-			full := size > *room
+			room := t.room()
+			full := size > room
 			if full {
-				size = *room
+				size = room
 			}
 			if _, err := src.Seek(offset, io.SeekStart); err != nil {
 				return err
 			}
-			if _, err := dst.Seek(offset, io.SeekStart); err != nil {
+			if _, err := dst.Seek(at+offset, io.SeekStart); err != nil {
 				return err
 			}
 			if _, err := io.CopyN(dst, src, size); err != nil { // copy_file_range(2) where the file system has it
 				return err
 			}
-			offset += size
-			if *room -= size; full {
+			if full {
 				return errFull
 			}
+			offset += size
+			t.wrote(size)
 		}
 	}
+}
+
+// stored is how many bytes data would copy.
+func stored(src *os.File) (total int64) {
+	for offset := int64(0); ; {
+		start, err := src.Seek(offset, seekData)
+		if err != nil {
+			return total
+		}
+		if offset, err = src.Seek(start, seekHole); err != nil {
+			return total
+		}
+		total += offset - start
+	}
+}
+
+func max(a, b int64) int64 {
+	if a > b {
+		return a
+	}
+	return b
 }
 
 func min(a, b int64) int64 {

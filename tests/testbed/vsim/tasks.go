@@ -26,6 +26,7 @@ type job struct {
 	alone      *ref // a VM that can have one task at a time
 	cancelable bool
 	work       func(ctx context.Context) (types.AnyType, *refusal)
+	progress   func(percent int32) // for work that can tell how far it is; set when the job starts
 }
 
 // start runs a job asynchronously and returns its task.
@@ -65,13 +66,18 @@ func (s *server) run(ctx context.Context, task *simulator.Task, j *job) {
 	update(task,
 		change{Name: "info.startTime", Val: time.Now()},
 		change{Name: "info.state", Val: types.TaskInfoStateRunning})
+	told := int32(0)
+	j.progress = func(percent int32) {
+		if percent > told && percent < 100 {
+			told = percent
+			update(task, change{Name: "info.progress", Val: percent})
+		}
+	}
 	for percent := int32(25); s.taskTime > 0 && percent <= 100 && ctx.Err() == nil; percent += 25 {
 		select {
 		case <-ctx.Done():
 		case <-time.After(s.taskTime / 4):
-			if percent < 100 {
-				update(task, change{Name: "info.progress", Val: percent})
-			}
+			j.progress(percent)
 		}
 	}
 	var result types.AnyType
