@@ -240,7 +240,7 @@ def elsewhere(site: Site, endpoint: str = "esx2") -> Vm:
     other = replace(vm, endpoint=endpoint, moid="vm-elsewhere")
     site.world.vms.append(other)
     for kept in (site.world.nics, site.world.vm_disks):
-        kept[other.moid] = kept[vm.moid]  # type: ignore[index,assignment]  # each has its own kind
+        kept[other.moid] = kept[vm.moid]  # type: ignore[assignment]  # each has its own kind
     return other
 
 
