@@ -187,9 +187,19 @@ class Recovery:
         owner = annotation.read(vm.annotation)
         if owner is None or owner.claim_id != case.claim.id:
             return case.now(Outcome.LOST, f"{vm.vmx_path} is registered as another VM's by now")
+        case = replace(case, vm=vm)
         if (now := self._now(case)) is not None:
             return self._taken_back(hypervisor, vm, now) if is_new else now
-        case = replace(case, vm=vm)
+        try:
+            return self._brought_back(hypervisor, case, vm, host, is_new=is_new)
+        except ProvisioningError:
+            now = self._now(case)
+            if now is None or not is_new:
+                raise
+            return self._taken_back(hypervisor, vm, now)
+
+    def _brought_back(self, hypervisor: Hypervisor, case: Case, vm: Vm, host: Host, *, is_new: bool) -> Case:
+        """A registered VM, switched on if it was on and may be."""
         if not case.switch_on:
             return case.now(Outcome.RECOVERED, "registered again, it was off")
         if self._pool(case.claim, host).recover is Recover.REGISTER:
@@ -217,7 +227,7 @@ class Recovery:
             if error.detail.get("locked") and is_new:
                 hypervisor.unregister(vm)
                 return replace(case, vm=None).now(Outcome.WAIT, "its files are locked: does it run elsewhere?")
-            return case.now(Outcome.WAIT, error.message)
+            raise
         if (now := self._now(case)) is not None:
             return self._taken_back(hypervisor, vm, now)
         return replace(case, vm=replace(vm, power=PowerState.ON)).now(Outcome.RECOVERED, f"{case.reason}: it is on")

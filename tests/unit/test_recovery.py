@@ -283,6 +283,15 @@ def test_a_vm_whose_claim_is_given_back_while_it_is_brought_back_is_taken_back()
         assert site.world.vms == [], method
 
 
+def test_a_vm_whose_files_go_with_its_claim_while_it_is_brought_back_is_taken_back() -> None:
+    site = site_of("vm1")
+    boots(site)
+    site.world.on_call = given_back_at(site, "power_on")
+    site.world.refuses = {"esx1": ProvisioningError("vsphere_fault", "a file is missing")}
+    assert outcomes(run(site)) == {"vm1": Outcome.LOST}
+    assert site.world.vms == []
+
+
 def test_a_vm_whose_claim_another_thinks_to_be_elsewhere_is_left_alone() -> None:
     site = site_of("vm1")
     boots(site)
