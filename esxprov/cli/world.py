@@ -52,12 +52,12 @@ def hosts(context: click.Context, setup: Setup, as_json: bool) -> None:
 @as_json
 @setup
 def recover(setup: Setup, host: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Bring back the VMs of hosts that have booted and forgotten them.
+    """Bring back the VMs of hosts that have forgotten them.
 
-    The service does the same every 30 s for each host that it sees to have booted; this does it now, and says what
-    became of each VM. A HOST that is named, as `esxprov hosts` calls it, is treated as if it had just booted: for VMs
-    that somebody has unregistered. Exit code 1 if something is lost, or could not be done yet; 69 if no endpoint
-    answers.
+    That is what a host does that boots from the network. The service does the same every 30 s for each host that it
+    sees to have booted; this does it now, and says what became of each VM. A HOST that is named, as `esxprov hosts`
+    calls it, is treated as if it had just booted: for VMs that somebody has unregistered. Exit code 1 if something is
+    lost, or could not be done yet; 69 if no endpoint answers.
 
     \b
     esxprov hosts recover --dry-run
