@@ -366,6 +366,7 @@ def test_a_service_that_ends_leaves_the_rest_to_the_next_one() -> None:
 
 
 def test_two_hosts_with_one_uuid_are_told_of_once_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
     site = site_of("vm1")
     boots(site)
     site.hypervisors["esx2"].uuid = "uuid-of-esx1"

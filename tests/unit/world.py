@@ -316,8 +316,9 @@ class FakeHypervisor:
         self._answer()
         if self.name in self.world.refuses:
             raise self.world.refuses[self.name]
-        running = [one for one in self.world.vms if one.power is PowerState.ON and one.vmx_path == vm.vmx_path]
-        if any(one.endpoint != self.name for one in running):
+        same = (vm.vmx_path, vm.annotation)  # another annotation: the directory was deleted, and these are other files
+        running = [one for one in self.world.vms if one.power is PowerState.ON]
+        if any((one.vmx_path, one.annotation) == same and one.endpoint != self.name for one in running):
             raise ProvisioningError("vsphere_fault", "a file is locked", retryable=True, detail={"locked": True})
         if moved:
             self.world.moved.append(vm.moid)
