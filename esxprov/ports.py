@@ -316,6 +316,11 @@ class LeaseSource(Protocol):
         ProvisioningError `ip_not_seen` at the timeout, `cancelled` if `cancelled()` is true.
         """
 
+    def look_again(self, lease: Lease, armed: Armed) -> Lease | None:
+        """What `wait` has answered, as it is now: itself or a newer one, None if it was taken back. Right before the
+        address is relied on, as a guest that finds it in use declines it shortly after it was given.
+        """
+
 
 class Inventory(Protocol):
     """VCL's own tables: what handlers read there, and the one thing that the service writes."""

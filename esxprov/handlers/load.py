@@ -15,7 +15,7 @@ from esxprov import vmx
 from esxprov.annotation import Annotation
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import vm
-from esxprov.handlers.address import wait_for_address
+from esxprov.handlers.address import look_again, wait_for_address
 from esxprov.handlers.image import missing
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
@@ -137,9 +137,11 @@ class _Deployment:
         armed = self._power_on(machine)
         lease = self._wait_for_address(machine, armed)
         self.tools.claims.mark(self.placed.claim_id, ClaimState.RUNNING)
-        profile = self.job.request.profile
+        vmhost_id = self.tools.inventory.vmhost_id(self.placed.host_name, self.job.request.profile.id)
+        guest = partial(self.hypervisor.guest_addresses, machine)
+        lease = look_again(self.job, self.tools, lease, armed, guest)
         return {
-            "vmhost_id": self.tools.inventory.vmhost_id(self.placed.host_name, profile.id),
+            "vmhost_id": vmhost_id,
             "host": self.placed.host_name,
             "datastore": self.site.layout.vm_datastore,
             "vm_uuid": machine.uuid,

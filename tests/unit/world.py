@@ -107,6 +107,8 @@ class World:
     leases: list[tuple[float, Lease]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     """MACs whose old leases were ended."""
+    declined: set[str] = field(default_factory=set)
+    """Addresses that their guests have declined."""
     guest_addresses: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """What VMware Tools say, by VM."""
     down: set[str] = field(default_factory=set)
@@ -478,13 +480,17 @@ class FakeLeases:
     ) -> Lease:
         for number, (at, lease) in enumerate(self.world.leases):
             fresh = number >= armed.marks[0] if armed.marks else at >= armed.at - 2
-            if lease.mac == mac and fresh:
+            if lease.mac == mac and fresh and lease.ip not in self.world.declined:
                 return lease
         for card, ip in guest() if guest else ():
             if card == mac:
                 return Lease(ip, mac, "active", None, None, evidence="vmware-tools")
         self.world.now += timedelta(seconds=timeout_s)
         raise ProvisioningError("ip_not_seen", f"no lease of {mac}")
+
+    @port
+    def look_again(self, lease: Lease, armed: Armed) -> Lease | None:
+        return None if lease.ip in self.world.declined else lease
 
 
 @dataclass
