@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from esxprov import annotation
 from esxprov.errors import ProvisioningError
-from esxprov.model import Claim, ClaimState, Host, HostKey, Machine, Pool, PowerState, Recover, Vm
+from esxprov.model import Claim, ClaimState, Host, HostKey, KnownHost, Machine, Pool, PowerState, Recover, Vm
 from esxprov.placement import recover
 from esxprov.placement.books import Books
 from esxprov.placement.promises import host_of
@@ -79,30 +79,37 @@ class Recovery:
         known = {one.uuid: one for one in self._tools.machines.hosts()}
         found = recover.hosts(seen, self._ours(seen), known, just_booted)
         self._warn_of(found.ambiguous)
-        answering = {look.endpoint for look in looks if look.problem is None}
-        configured = {name for pool in self._pools.values() for name in pool.endpoints}
-        books = self._claims.books()
-        moves = recover.rehome(books.claims, seen, found.news, known, answering, configured)
-        claims = self._moved(books, moves, dry_run=dry_run)
+        claims = self._moved(looks, found, known, dry_run=dry_run)
         vms = [vm for look in looks for vm in look.vms]
         coming = {host.key: host for host in found.coming}
         cases = self._plan(claims, coming, vms)
         if dry_run:
-            return Recovered(tuple(cases), frozenset(coming))
+            return Recovered(tuple(cases), _waiting(cases))
         for host in found.news:
             self._tools.machines.seen(host)
         return self._put_right(found, coming, cases, claims, vms)
 
-    def _moved(self, books: Books, moves: Sequence[Correction], *, dry_run: bool) -> list[Claim]:
-        """The claims after those moves."""
+    def _moved(
+        self, looks: Sequence[Look], found: recover.Hosts, known: Mapping[str, KnownHost], *, dry_run: bool
+    ) -> list[Claim]:
+        """All claims, after those of hosts that were added anew have followed them."""
+        if not any(host.uuid in known and known[host.uuid].key != host.key for host in found.news):
+            return self._tools.claims.all()
+        books = self._claims.books()
+        moves = recover.rehome(
+            books.claims,
+            [host for look in looks for host in look.hosts],
+            found.news,
+            known,
+            answering={look.endpoint for look in looks if look.problem is None},
+            configured={name for pool in self._pools.values() for name in pool.endpoints},
+        )
         if dry_run:
             after = {move.id: move.after for move in moves}
             return [one for held in books.claims if (one := after.get(held.claim.id, held.claim)) is not None]
-        if moves:
-            for move in self._claims.correct(moves):
-                log.warning("claim %s: %s", move.id, move.why)
-            books = self._claims.books()
-        return [held.claim for held in books.claims]
+        for move in self._claims.correct(moves):
+            log.warning("claim %s: %s", move.id, move.why)
+        return self._tools.claims.all()
 
     def _put_right(
         self, found: recover.Hosts, coming: dict[HostKey, Host], cases: list[Case], claims: list[Claim], vms: list[Vm]
@@ -115,13 +122,13 @@ class Recovery:
             case = self._recover(case, coming[case.claim.host]) if case.outcome is Outcome.RECOVER else case
             self._tell(case)
             done.append(case)
-        waiting = {case.claim.host for case in done if case.outcome in (Outcome.WAIT, Outcome.RECOVER)}
+        waiting = _waiting(done)
         self._learn_addresses(claims, [*vms, *(case.vm for case in done if case.vm and case.vm not in vms)])
         for key, host in coming.items():
             if key not in waiting:
                 self._tools.machines.recovered(host)
         self._remember({claim.id: claim for claim in claims if claim.host not in coming}, vms)
-        return Recovered(tuple(done), frozenset(waiting))
+        return Recovered(tuple(done), waiting)
 
     # --- what there is -----------------------------------------------------------------------------------------------
 
@@ -314,3 +321,8 @@ class Recovery:
         level = logging.INFO if case.outcome is Outcome.RECOVERED else logging.WARNING
         name = case.machine.name or f"computer {case.claim.computer_id}"
         log.log(level, "%s on %s is %s: %s", name, case.claim.host, case.outcome.value, case.reason)
+
+
+def _waiting(cases: Iterable[Case]) -> frozenset[HostKey]:
+    """The hosts on which something is still to be done."""
+    return frozenset(case.claim.host for case in cases if case.outcome in (Outcome.WAIT, Outcome.RECOVER))

@@ -13,6 +13,7 @@ from esxprov.errors import Cancelled, HandedOver, ProvisioningError
 from esxprov.handlers import CALLS, capture
 from esxprov.handlers.sweep import sweep
 from esxprov.model import ClaimState, DiskMode, HostKey, Machine, PowerState, Vm
+from esxprov.ports import Look
 from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site
 
 NEW = "vmwarelinux-desk12-v0"
@@ -546,6 +547,13 @@ def test_node_status_sees_that_the_vm_is_on_a_host_that_is_none_of_the_pools_or_
     ]
     site.tools = replace(site.tools, pools=FakePools(replace(POOL, **pool)))
     assert site.run(site.event("node_status")) == {"present": True, "on_known_host": False, "sized_right": True}
+
+
+def test_node_status_asks_again_of_a_host_that_was_thought_to_be_silent() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.looks.remembered = [Look(vm.endpoint, problem="it has been silent for 20 s")]
+    assert site.run(site.event("node_status"))["on_known_host"] is True
 
 
 def test_what_is_switched_is_written_down_for_the_day_on_which_its_host_forgets_it() -> None:
