@@ -237,7 +237,8 @@ class Recovery:
             raise
         if (now := self._now(case)) is not None:
             return self._taken_back(hypervisor, vm, now)
-        return replace(case, vm=replace(vm, power=PowerState.ON)).now(Outcome.RECOVERED, f"{case.reason}: it is on")
+        how = "registered again and switched on" if is_new else "switched on again"
+        return replace(case, vm=replace(vm, power=PowerState.ON)).now(Outcome.RECOVERED, how)
 
     def _now(self, case: Case) -> Case | None:
         """What is to be said if the claim is not as it was any more; None: it is."""

@@ -32,7 +32,7 @@ class Outcome(StrEnum):
     LEFT_OFF = "left off"  # registered, but not switched on though it was on
     MOVED = "moved"  # another host has it
     LOST = "lost"
-    WAIT = "wait"  # not now, but maybe soon
+    WAIT = "waiting"  # not now, but maybe soon
 
 
 @dataclass(frozen=True, slots=True)

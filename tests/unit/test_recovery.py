@@ -226,8 +226,8 @@ def test_each_outcome_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     site.world.refuses = {}
     runs.run(site.looks.at(site.pool.endpoints))
     assert [record.getMessage() for record in caplog.records if "vm1 on" in record.getMessage()] == [
-        "vm1 on esx1/ha-host is wait: not yet",
-        "vm1 on esx1/ha-host is recovered: it is off and was on: it is on",
+        "vm1 on esx1/ha-host is waiting: not yet",
+        "vm1 on esx1/ha-host is recovered: switched on again",
     ]
 
 
