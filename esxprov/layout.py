@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from esxprov.model import Pool, Profile
 from esxprov.request import safe_name
 
 _DATASTORE = re.compile(r"[^\[\]/\x00-\x1f\x7f]{1,80}\Z")
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,11 @@ class Layout:
         return path, f"{path}.reference"
 
     def unfinished_image_directory(self, image: str, event_id: str) -> str:
-        """Where a capture is prepared: its leading dot keeps it out of every listing of images."""
-        return f"[{self.image_datastore}] {self.golden}/.{safe_name(image, 'image.name')}.{event_id[:8]}"
+        """Where an event prepares an image: the leading dot keeps it out of every listing of images, the checksum one
+        event's out of another's whose id looks the same as a name.
+        """
+        event = f"{_UNFIT.sub('-', event_id)}.{hashlib.sha256(event_id.encode()).hexdigest()[:8]}"
+        return f"[{self.image_datastore}] {self.golden}/.{safe_name(image, 'image.name')}.{event}"
 
     def vm_directory(self, computer: str) -> str:
         return f"[{self.vm_datastore}] {self.inuse}/{safe_name(computer, 'computer.name')}"

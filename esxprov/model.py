@@ -339,6 +339,27 @@ class FileEntry:
     is_directory: bool
 
 
+BASE_SNAPSHOT = "esxprov-base"
+"""The snapshot that gives a linked VM its redo disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWork:
+    """An event's work on an image of a datastore's library.
+
+    `purpose` is `capture`, `stage` or `delete`. `path` is the hidden directory it writes, into which it still has to
+    write up to `needed_mb`.
+    """
+
+    datastore: str
+    image: str
+    event_id: str
+    purpose: str
+    pool: str
+    path: str
+    needed_mb: int = 0
+
+
 # --- what we decide -------------------------------------------------------------------------------------------------
 
 

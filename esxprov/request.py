@@ -44,6 +44,11 @@ class Request:
     def profile(self) -> Profile:
         return self._have("profile", self._profile)
 
+    @property
+    def is_of_a_capture(self) -> bool:
+        """Whether VCL makes the request's image, rather than use it."""
+        return self._reservation is not None and self._reservation.state in ("image", "checkpoint")
+
     def _have(self, part: str, value: T | None) -> T:
         if value is None:
             raise ProvisioningError("invalid_event", f"the {self.call} request has no {part!r} section")

@@ -175,8 +175,13 @@ def ask_any(tools: Tools, site: Site, question: Callable[[Hypervisor], T | None]
     For what lies on the pool's datastore, which any host may know. Raises the first endpoint's error if nobody had an
     answer and not everybody could be asked.
     """
+    return ask_endpoints(tools, site.pool.endpoints, question)
+
+
+def ask_endpoints(tools: Tools, names: Sequence[str], question: Callable[[Hypervisor], T | None]) -> T | None:
+    """As `ask_any`, of endpoints by their names."""
     silent: ProvisioningError | None = None
-    for name in site.pool.endpoints:
+    for name in names:
         try:
             answer = question(tools.hypervisors.endpoint(name))
         except ProvisioningError as error:

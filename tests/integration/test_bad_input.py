@@ -156,6 +156,7 @@ def test_an_image_whose_content_is_missing_is_named(trouble: Trouble) -> None:
 
 def test_a_capture_of_a_disk_that_is_not_there_leaves_no_image(trouble: Trouble) -> None:
     assert trouble.call()["outcome"] == "ok"
+    assert trouble.call("power_off")["outcome"] == "ok"
     (trouble.bed.store / "inuse" / "slot1" / f"{IMAGE}.vmdk").unlink()
     error = trouble.refused("capture", image={"name": "vmwarelinux-mine-v1"})
     assert error.code == "vsphere_fault"

@@ -46,7 +46,20 @@ def test_vms_are_beside_the_images_if_the_profile_names_no_vm_path() -> None:
 def test_an_unfinished_copy_never_has_the_name_of_a_finished_one() -> None:
     paths = layout.of(POOL, Profile(4, "blades", datastore_path="nfs1"))
     assert paths.unfinished_vm_disk("vclv1", "win7") == "[nfs1] inuse/vclv1/win7.unfinished.vmdk"
-    assert paths.unfinished_image_directory("win7", "0b6c2a51-7f0e") == "[nfs1] golden/.win7.0b6c2a51"
+    hidden = paths.unfinished_image_directory("win7", "0b6c2a51-7f0e")
+    assert hidden.startswith("[nfs1] golden/.win7.0b6c2a51-7f0e.")
+
+
+def test_each_event_prepares_an_image_in_a_directory_of_its_own_whatever_its_id() -> None:
+    paths = layout.of(POOL, Profile(4, "blades", datastore_path="nfs1"))
+    ids = ["a" * 64, "a" * 63 + "b", "../../golden/x", "..-..-golden-x", "a/b", "a\\b", "a b"]
+    hidden = [paths.unfinished_image_directory("i" * 75, event_id) for event_id in ids]
+    assert len(set(hidden)) == len(ids)
+    for path in hidden:
+        name = path.removeprefix("[nfs1] golden/")
+        assert name.startswith("." + "i" * 75)
+        assert not set(name) & set("/\\ ")
+        assert len(name) < 255
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from esxprov.model import (
     FileEntry,
     Host,
     HostKey,
+    ImageWork,
     Lease,
     Nic,
     Pool,
@@ -42,7 +43,7 @@ from esxprov.model import (
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.placer import Placers
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
-from esxprov.ports import Armed, GuestAddresses, Look, Progress, Tools
+from esxprov.ports import Armed, Busy, GuestAddresses, Look, Progress, Tools
 from esxprov.request import read
 
 EXAMPLES = Path(envelope.__file__).parent / "examples"
@@ -418,6 +419,9 @@ class FakeHypervisor:
     @port
     def read_file(self, path: str) -> bytes | None:
         self._answer()
+        if path in self.world.disks:
+            disk = self.world.disks[path]
+            return f"descriptor of {disk.capacity_mb} MB for {disk.adapter}".encode()
         return self.world.files.get(path)
 
     @port
@@ -549,6 +553,38 @@ class FakeClaims:
 
 
 @dataclass
+class FakeImages:
+    """Who works on which image, with the promises of esxprov.library.locks.ImageLocks. `ended` and `abandoned` are ids
+    of events; those which are in neither are being worked on.
+    """
+
+    world: World
+    held: dict[tuple[str, str], ImageWork] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    abandoned: set[str] = field(default_factory=set)
+
+    @port
+    def take(self, work: ImageWork, *, held_s: int | None = None, over: str | None = None) -> Busy | None:
+        holder = self.held.get((work.datastore, work.image))
+        if holder is not None and holder.event_id not in (work.event_id, over if over in self.abandoned else None):
+            return Busy(holder, holder.event_id in self.abandoned, holder.event_id in self.ended)
+        self.held[work.datastore, work.image] = work
+        return None
+
+    @port
+    def done(self, work: ImageWork) -> None:
+        holder = self.held.get((work.datastore, work.image))
+        if holder is not None and holder.event_id == work.event_id:
+            del self.held[work.datastore, work.image]
+
+    def stale(self) -> list[ImageWork]:
+        return [work for work in self.held.values() if work.event_id in self.ended]
+
+    def of_datastore(self, datastore: str) -> list[ImageWork]:
+        return [work for work in self.held.values() if work.datastore == datastore]
+
+
+@dataclass
 class FakeQuarantine:
     """Hosts that are not chosen, until they succeed."""
 
@@ -625,6 +661,7 @@ class Site:
         self.quarantine = FakeQuarantine()
         self.looks = FakeLooks(self.hypervisors)
         self.inventory = FakeInventory()
+        self.images = FakeImages(self.world)
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
             self.looks,
@@ -634,6 +671,7 @@ class Site:
             FakeLeases(self.world),
             self.inventory,
             Placers(),
+            self.images,
         )
         self.world.golden(IMAGE)
 
@@ -660,6 +698,13 @@ class Site:
         except Died:
             self.world.die_at = None
             return CALLS[event.call].run(self.job(event, book), self.tools)
+
+
+def loaded(**pool: Any) -> Site:
+    """A site with one loaded computer; `pool` changes its pool."""
+    site = Site(pool=replace(POOL, **pool))
+    site.run(site.event("load"))
+    return site
 
 
 class StoredSteps:
