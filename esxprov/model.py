@@ -53,13 +53,14 @@ class ClaimState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """VCL's ids; `cluster` lists the reservation ids of the whole request, this one included; `state` is the
-    request's state name.
+    request's state name; `server` is true for a machine that its user keeps as a server.
     """
 
     request_id: int
     reservation_id: int
     state: str = ""
     cluster: tuple[int, ...] = ()
+    server: bool = False
 
 
 @dataclass(frozen=True, slots=True)

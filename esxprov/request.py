@@ -123,6 +123,12 @@ class _Section:
             raise self._wrong(key, value, "a text without control characters")
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self.fields.get(key, False)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
     def mac(self, key: str) -> str | None:
         value = self.fields.get(key)
         if value is None or value == "":
@@ -148,6 +154,7 @@ def _reservation(section: _Section) -> Reservation:
         section.whole("reservation_id"),
         section.text("state", ""),
         section.items("cluster", int),
+        section.flag("server"),
     )
 
 

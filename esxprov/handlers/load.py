@@ -41,11 +41,14 @@ def load(job: Job, tools: Tools) -> dict[str, Any]:
     """
     site = vm.Site.of(job.request, tools)
     job.steps["begun"] = True
+    # Once for all its runs: by another service's configuration a VM could be given a disk in the one way, and be
+    # switched on as if it had got it in the other.
+    disk = DiskMode(job.steps.setdefault("disk", vm.disk_mode(site.pool, job.request.reservation).value))
     golden = _golden(job, tools, site)
     for attempt in range(1, MOST_HOSTS + 1):
         placed = place(job, tools, site, golden.capacity_mb)
         try:
-            return _Deployment(job, tools, site, golden, placed).run()
+            return _Deployment(job, tools, site, golden, placed, disk).run()
         except ProvisioningError as error:
             if error.host is None or attempt == MOST_HOSTS:
                 raise
@@ -122,6 +125,7 @@ class _Deployment:
     site: vm.Site
     golden: DiskInfo
     placed: Placed
+    disk: DiskMode
 
     @property
     def hypervisor(self) -> Hypervisor:
@@ -165,7 +169,7 @@ class _Deployment:
         """A whole disk under its own name, or none: a copy under way has another name until it is complete."""
         image, computer = self.job.request.image.name, self.job.request.computer.name
         layout = self.site.layout
-        if self.site.pool.disk is DiskMode.LINKED:
+        if self.disk is DiskMode.LINKED:
             return
         target = layout.vm_disk(computer, image)
         message = f"copying {image} for {computer} on {layout.vm_datastore}"
@@ -181,7 +185,7 @@ class _Deployment:
 
     def _configure(self) -> None:
         request, layout = self.job.request, self.site.layout
-        linked = self.site.pool.disk is DiskMode.LINKED
+        linked = self.disk is DiskMode.LINKED
         owner = Annotation(
             self.job.event.id,
             self.placed.claim_id,
@@ -233,15 +237,25 @@ class _Deployment:
     def _register(self) -> Vm:
         computer = self.job.request.computer.name
         path = self.site.layout.vmx(computer)
-        own = f"{self.site.layout.vm_directory(computer)}/"
         with self.job.step("register", f"registering {computer} on {self.placed.host_name}"):
             machine = self.hypervisor.register(path, computer, self.placed.host.moid)
-            # Asked so, and not for the image's path, which the hypervisor may call by another of its names.
-            if self.site.pool.disk is DiskMode.LINKED and not all(
-                disk.startswith(own) for disk in self.hypervisor.disks(machine)
-            ):
+            if self.disk is DiskMode.LINKED and self._disks_elsewhere(machine):
                 self.hypervisor.snapshot_before_first_power_on(machine)
+                elsewhere = self._disks_elsewhere(machine)
+                if elsewhere:
+                    raise ProvisioningError(
+                        "vsphere_fault",
+                        f"{computer} would write to {', '.join(elsewhere)}, so it is not switched on: its redo disk is "
+                        f"not in its own directory; see what snapshots do on {self.placed.host_name}",
+                    )
         return machine
+
+    def _disks_elsewhere(self, machine: Vm) -> list[str]:
+        """What the VM would write outside its own directory. Asked so, and not for the image's path, which the
+        hypervisor may call by another of its names.
+        """
+        own = f"{self.site.layout.vm_directory(machine.name)}/"
+        return [disk for disk in self.hypervisor.disks(machine) if not disk.startswith(own)]
 
     def _power_on(self, machine: Vm) -> Armed:
         """The moment is written down before the VM is switched on, so that a lease seen meanwhile still counts as

@@ -15,7 +15,7 @@ from esxprov.job import cancelled
 from esxprov.model import CatalogueImage, Claim, ClaimState, DiskMode, HostKey, PowerState, Promised
 from esxprov.placement.promises import foreign_claim_id
 from esxprov.ports import Look
-from tests.unit.world import IMAGE, POOL, FakePools, Site, StoredSteps
+from tests.unit.world import IMAGE, POOL, Died, FakeHypervisor, FakePools, Site, StoredSteps
 
 DIRECTORY = "[nfs1] inuse/vclv1-27"
 DISK = f"{DIRECTORY}/{IMAGE}.vmdk"
@@ -126,13 +126,76 @@ def test_a_linked_vm_has_a_redo_disk_also_where_the_image_goes_by_another_name()
     site.world.golden(IMAGE, datastore="nfs1 (1)")
 
     def rename(method: str) -> None:
-        if method == "disks":
+        if method == "disks" and not site.world.snapshots:
             site.world.vm_disks = {moid: [alias] for moid in site.world.vm_disks}
 
     site.world.on_call = rename
     site.run(site.event("load"))
     ((disk,),) = site.world.vm_disks.values()
     assert disk.startswith(DIRECTORY)
+
+
+def written(site: Site) -> set[str]:
+    """What disks the VMs write that are on."""
+    return {disk for vm in site.world.vms if vm.power is PowerState.ON for disk in site.world.vm_disks[vm.moid]}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_killed_at_any_call_a_linked_vm_is_not_switched_on_with_the_image_s_own_disk(number: int, when: str) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    seen: set[str] = set()
+    site.world.on_call = lambda _: seen.update(written(site))
+    site.world.die_at = (number, when)
+    site.run_until_done(site.event("load"))
+    assert seen | written(site) == {f"{DIRECTORY}/{IMAGE}-000001.vmdk"}
+
+
+def test_a_linked_vm_whose_host_puts_its_redo_disk_elsewhere_is_never_switched_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    monkeypatch.setattr(FakeHypervisor, "snapshot_before_first_power_on", lambda self, vm: None)
+    job = site.job(site.event("load"))
+    with pytest.raises(ProvisioningError, match=f"would write to .nfs1. golden/{IMAGE}/{IMAGE}.vmdk") as caught:
+        load.load(job, site.tools)
+    assert caught.value.code == "vsphere_fault"
+    load.undo(job, site.tools)
+    assert not any(line.startswith("power_on") for line in site.world.log)
+    assert f"[nfs1] golden/{IMAGE}/{IMAGE}.vmdk" in site.world.disks
+
+
+def test_a_server_has_a_disk_of_its_own_where_the_others_are_linked() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.run(site.event("load", reservation={"server": True}))
+    assert disks_of_the_vm(site) == [DISK]
+    assert site.world.disks[DISK].parent is None
+
+
+@pytest.mark.parametrize(("server", "share"), [(False, 4), (True, 1)])
+def test_room_is_asked_for_what_the_vm_s_disk_may_become(server: bool, share: int) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.run(site.event("load", reservation={"server": server}))
+    assert [claim.disk_mb for claim in site.claims.held] == [2048 // share]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_a_pool_that_is_linked_no_more_does_not_have_begun_vms_switched_on_with_the_image_s_own_disk(
+    number: int, when: str
+) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    seen: set[str] = set()
+    site.world.on_call = lambda _: seen.update(written(site))
+    site.world.die_at = (number, when)
+    book = StoredSteps()
+    event = site.event("load")
+    with suppress(Died):
+        load.load(site.job(event, book), site.tools)
+    site.world.die_at = None
+    site.tools = replace(site.tools, pools=FakePools(POOL))
+    load.load(site.job(event, book), site.tools)
+    assert all(disk.startswith(f"{DIRECTORY}/") for disk in seen | written(site))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from esxprov.errors import Cancelled, HandedOver, ProvisioningError
 from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
-from esxprov.model import ClaimState, PowerState
-from tests.unit.world import IMAGE, POOL, Site, loaded
+from esxprov.model import ClaimState, DiskMode, HostKey, PowerState
+from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site, loaded
 
 # --- unload ----------------------------------------------------------------------------------------------------------
 
@@ -169,6 +170,114 @@ def test_power_on_of_a_guest_that_says_nothing_to_dhcpd_is_a_success_all_the_sam
     assert site.run(site.event("power_on")) == {"state": "on"}
 
 
+def after_a_death_in(site: Site, call: str, method: str, when: str = "after") -> dict[str, Any]:
+    """The result of a call whose first service is killed at (the first) `method`."""
+    seen = 0
+
+    def note(called: str) -> None:
+        nonlocal seen
+        if called == method and not seen:
+            seen = site.world.calls_made
+            site.world.die_at = (seen, when)
+
+    site.world.on_call = note
+    result = site.run_until_done(site.event(call))
+    assert seen, f"{call} does not call {method}"
+    return result
+
+
+@pytest.mark.parametrize("method", ["power_on", "nics", "wait"])
+def test_a_power_on_that_was_killed_after_its_effect_still_tells_the_new_address(method: str) -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    site.world.now += timedelta(minutes=1)
+    assert after_a_death_in(site, "power_on", method) == {"state": "on", "private_ip": "10.77.1.2"}
+
+
+def test_a_reset_that_was_killed_while_it_waited_is_not_made_again_and_tells_the_address() -> None:
+    site = loaded()
+    site.world.now += timedelta(minutes=1)
+    assert after_a_death_in(site, "power_reset", "wait", "before")["private_ip"] == "10.77.1.2"
+    assert sum(line.startswith("reset(") for line in site.world.log) == 1
+
+
+def powered_off(site: Site, **data: Any) -> tuple[dict[str, Any], int]:
+    """The result of power_off, and how many seconds of the world's time it took."""
+    job = site.job(site.event("power_off", **data))
+    begun = site.world.now
+
+    def pause(seconds: float) -> None:
+        site.world.now += timedelta(seconds=seconds)
+
+    job.pause = pause  # type: ignore[method-assign]  # the world's time, not ours
+    result = CALLS["power_off"].run(job, site.tools)
+    return result, round((site.world.now - begun).total_seconds())
+
+
+def test_the_plug_is_pulled_at_once_unless_patience_was_asked_for() -> None:
+    site = loaded()
+    assert powered_off(site) == ({"state": "off", "how": "hard"}, 0)
+    assert not any(line.startswith("shutdown_guest(") for line in site.world.log)
+
+
+def test_a_guest_that_shuts_down_in_time_needs_no_hard_power_off() -> None:
+    site = loaded()
+    assert powered_off(site, shutdown_s=60)[0] == {"state": "off", "how": "guest"}
+    assert not any(line.startswith("power_off(") for line in site.world.log)
+
+
+def test_a_guest_that_does_not_shut_down_in_time_is_switched_off_hard(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = loaded()
+    monkeypatch.setattr(FakeHypervisor, "shutdown_guest", lambda self, vm: True)
+    assert powered_off(site, shutdown_s=60) == ({"state": "off", "how": "hard"}, 60)
+
+
+def test_a_guest_without_vmware_tools_is_switched_off_hard_at_once() -> None:
+    site = loaded()
+    site.world.deaf_guests = {vm.moid for vm in site.world.vms}
+    assert powered_off(site, shutdown_s=60) == ({"state": "off", "how": "hard"}, 0)
+
+
+def test_the_deadline_leaves_time_to_pull_the_plug_of_a_guest_that_does_not_shut_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = loaded()
+    monkeypatch.setattr(FakeHypervisor, "shutdown_guest", lambda self, vm: True)
+    site.world.now -= timedelta(seconds=1)
+    job = site.job(site.event("power_off", shutdown_s=240))
+    site.world.now += timedelta(seconds=200)
+
+    def pause(seconds: float) -> None:
+        site.world.now += timedelta(seconds=seconds)
+        job.check()
+
+    job.pause = pause  # type: ignore[method-assign]  # the world's time, not ours
+    assert CALLS["power_off"].run(job, site.tools)["how"] == "hard"
+
+
+def test_power_off_of_a_vm_that_is_off_says_so() -> None:
+    site = loaded()
+    powered_off(site)
+    assert powered_off(site, shutdown_s=60) == ({"state": "off", "how": "already"}, 0)
+
+
+@pytest.mark.parametrize(("patience", "method", "how"), [(0, "power_off", "hard"), (60, "shutdown_guest", "guest")])
+def test_a_power_off_that_was_killed_after_its_effect_still_tells_how(patience: int, method: str, how: str) -> None:
+    site = loaded()
+    site.world.on_call = lambda called: (
+        setattr(site.world, "die_at", (site.world.calls_made, "after")) if called == method else None
+    )
+    assert site.run_until_done(site.event("power_off", shutdown_s=patience)) == {"state": "off", "how": how}
+
+
+@pytest.mark.parametrize("patience", [-1, 241, 1.5, "60", True, None])
+def test_a_patience_that_is_none_is_refused(patience: object) -> None:
+    site = loaded()
+    with pytest.raises(ProvisioningError, match="expected a whole number of seconds from 0 to 240"):
+        site.run(site.event("power_off", shutdown_s=patience))
+    assert site.run(site.event("power_status")) == {"state": "on"}
+
+
 @pytest.mark.parametrize("call", ["power_on", "power_reset"])
 def test_a_service_that_ends_while_it_waits_for_an_address_leaves_the_call_to_the_next_one(call: str) -> None:
     site = loaded()
@@ -203,7 +312,18 @@ def test_no_vm_and_cannot_tell_are_kept_apart() -> None:
 
 def test_node_status_of_a_fresh_vm_is_good_on_every_count() -> None:
     site = loaded()
-    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": True, "sized_right": True}
+    assert set(site.run(site.event("node_status")).values()) == {True}
+
+
+@pytest.mark.parametrize(("server", "right"), [(False, True), (True, False)])
+def test_node_status_sees_that_a_server_would_be_linked_to_its_image(server: bool, right: bool) -> None:
+    site = loaded(disk=DiskMode.LINKED)
+    assert site.run(site.event("node_status", reservation={"server": server}))["disk_right"] is right
+
+
+def test_node_status_of_a_server_with_a_disk_of_its_own_is_good() -> None:
+    site = loaded()
+    assert site.run(site.event("node_status", reservation={"server": True}))["disk_right"] is True
 
 
 def test_node_status_sees_that_the_vm_is_too_small_for_the_image() -> None:
@@ -217,6 +337,23 @@ def test_node_status_sees_that_the_vm_is_off_or_gone() -> None:
     assert site.run(site.event("node_status"))["present"] is False
     site.run(site.event("unload"))
     assert site.run(site.event("node_status"))["on_known_host"] is False
+
+
+@pytest.mark.parametrize(
+    ("pool", "host"),
+    [({"cluster": "A"}, {"cluster": "B"}), ({}, {"state": "notResponding"}), ({}, {"key": HostKey("esx1", "other")})],
+)
+def test_node_status_sees_that_the_vm_is_on_a_host_that_is_none_of_the_pools_or_does_not_answer(
+    pool: dict[str, Any], host: dict[str, Any]
+) -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.looks.remembered = [
+        replace(look, hosts=tuple(replace(one, **host) for one in look.hosts)) for look in site.looks.at([vm.endpoint])
+    ]
+    site.tools = replace(site.tools, pools=FakePools(replace(POOL, **pool)))
+    told = site.run(site.event("node_status"))
+    assert {fact for fact, is_so in told.items() if not is_so} == {"on_known_host"}
 
 
 # --- place and capacity ----------------------------------------------------------------------------------------------
