@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, world
+from esxprov.cli import calls, claims, dead, events, images, install, leases, placement, running, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -60,6 +60,7 @@ for command in (
     world.place,
     world.capacity,
     claims.claims,
+    images.images,
     placement.placement,
     leases.leases,
     install.sample_config,

@@ -259,9 +259,7 @@ def test_what_cannot_be_removed_as_the_credentials_were_lost_in_mid_copy_is_remo
 # --- bad sources, bad names ------------------------------------------------------------------------------------------
 
 
-def test_an_image_that_two_capture_at_once_is_made_by_one_of_them(
-    bed: Bed, vm: Slot, slots: Iterator[Slot]
-) -> None:
+def test_an_image_that_two_capture_at_once_is_made_by_one_of_them(bed: Bed, vm: Slot, slots: Iterator[Slot]) -> None:
     other = shut_down(bed, next(slots))
     with standing_still(bed):
         first = Following(bed, capture(vm, "twice-v1"))

@@ -38,6 +38,7 @@ from esxprov.model import (
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
 from esxprov.placement.ledger import Ledger
@@ -383,13 +384,16 @@ class FakeHypervisor:
     @port
     def list_directory(self, path: str) -> list[FileEntry] | None:
         self._answer()
-        if path not in self.world.directories:
+        below = {name.removeprefix(f"{path}/") for name in self.world.directories if name.startswith(f"{path}/")}
+        if path not in self.world.directories and not below:
             return None
         inside = dict.fromkeys([*self.world.files, *self.world.disks], 1024)
         for disk in self.world.disks.values():
             inside |= {f"{disk.path.rpartition('/')[0]}/{part.name}": part.size_bytes for part in disk.extents}
-        here = {p.removeprefix(path + "/"): size for p, size in inside.items() if p.startswith(path + "/")}
-        return [FileEntry(name, size, is_directory=False) for name, size in here.items()]
+        here = {p.removeprefix(f"{path}/"): size for p, size in inside.items() if p.startswith(f"{path}/")}
+        files = [FileEntry(name, size, is_directory=False) for name, size in here.items() if "/" not in name]
+        folders = sorted({name.partition("/")[0] for name in [*below, *(name for name in here if "/" in name)]})
+        return files + [FileEntry(name, 0, is_directory=True) for name in folders]
 
     @port
     def make_directory(self, path: str) -> None:
@@ -487,6 +491,7 @@ class FakeLeases:
 class FakeInventory:
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
+    revised: list[Revision] = field(default_factory=list)
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         return self.known.get(host_name)
@@ -506,6 +511,9 @@ class FakeInventory:
 
     def promised(self, profile: str) -> list[Promised]:
         return self.promises
+
+    def revisions(self) -> list[Revision]:
+        return self.revised
 
 
 @dataclass
