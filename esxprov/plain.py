@@ -44,7 +44,9 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(one) for key, one in value.items()}
     if isinstance(value, Enum):
         return value.value
-    return value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
 
 
 @cache
@@ -97,21 +99,21 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     return _read_word(kind, data, where)
 
 
+def _read_word(kind: type, data: Any, where: str) -> Any:
+    fits = type(data) is kind or (kind is float and type(data) is int)
+    if not fits or (kind is float and not math.isfinite(data)):
+        raise _wrong(where, data, _WORDS[kind])
+    return kind(data)
+
+
 def _read_time(data: Any, where: str) -> datetime:
     try:
         time = datetime.fromisoformat(data)
     except (TypeError, ValueError):
         time = None
     if time is None or time.tzinfo is None:
-        raise _wrong(where, data, "a time like 2026-11-27T15:00:00+00:00")
+        raise _wrong(where, data, "a time with its zone, like 2026-11-22T05:41:07+00:00")
     return time
-
-
-def _read_word(kind: type, data: Any, where: str) -> Any:
-    fits = type(data) is kind or (kind is float and type(data) is int)
-    if not fits or (kind is float and not math.isfinite(data)):
-        raise _wrong(where, data, _WORDS[kind])
-    return kind(data)
 
 
 def _read_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:

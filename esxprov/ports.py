@@ -286,6 +286,11 @@ class LeaseSource(Protocol):
         ProvisioningError `ip_not_seen` at the timeout, `cancelled` if `cancelled()` is true.
         """
 
+    def look_again(self, lease: Lease, armed: Armed) -> Lease | None:
+        """What `wait` has answered, as it is now: itself or a newer one, None if it was taken back. Right before the
+        address is relied on, as a guest that finds it in use declines it shortly after it was given.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Busy:
@@ -317,7 +322,7 @@ class ImageLocks(Protocol):
         """What nobody will finish."""
 
     def of_datastore(self, datastore: str) -> list[ImageWork]:
-        """All that is being written to the libraries on a datastore."""
+        """All that is being written to the libraries on a datastore, in the order in which it was begun."""
 
 
 class Inventory(Protocol):

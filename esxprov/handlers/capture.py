@@ -57,14 +57,7 @@ def undo(job: Job, tools: Tools) -> None:
     if "locked" not in job.steps:
         return
     site = vm.Site.of(job.request, tools)
-    work = _work(job, site)
-
-    def remove(hypervisor: Hypervisor) -> bool:
-        hypervisor.delete(work.path)
-        return True
-
-    vm.ask_any(tools, site, remove)
-    tools.images.done(work)
+    reap.discard(tools, site.pool, _work(job, site))
 
 
 def _make(job: Job, tools: Tools, site: vm.Site) -> None:
@@ -80,8 +73,7 @@ def _make(job: Job, tools: Tools, site: vm.Site) -> None:
     making.copy()
     copied = making.verify()
     making.describe(copied)
-    with job.step("move", f"moving {work.image} into the library"):
-        found.hypervisor.move_directory(work.path, site.layout.image_directory(work.image))
+    making.move()
 
 
 def _refuse_taken(hypervisor: Hypervisor, site: vm.Site, image: str) -> None:
@@ -124,7 +116,7 @@ class _Making:
                     f"{work.image} on [{work.datastore}] is being worked on already ({busy.work.purpose}): wait until "
                     f"event {busy.work.event_id} has ended, see 'esxprov events show'",
                 )
-            hypervisor.delete(work.path)
+            reap.clear(hypervisor, work)
             space.require(self.tools, hypervisor, work)
             hypervisor.make_directory(work.path)
             with space.told(hypervisor, work.datastore, work.path, work.needed_mb, work.image):
@@ -161,6 +153,16 @@ class _Making:
                     "vsphere_fault", f"{path} does not hold what was written: look at the datastore", retryable=True
                 )
 
+    def move(self) -> None:
+        with self.job.step("move", f"moving {self.work.image} into the library"):
+            try:
+                self.hypervisor.move_directory(self.work.path, self.site.layout.image_directory(self.work.image))
+            except ProvisioningError as error:
+                # A service that was taken for dead may have been about to do just this, with its own whole copy.
+                if error.code != "image_exists" or not is_ours(self.job, self.tools, self.site):
+                    raise
+                reap.clear(self.hypervisor, self.work)
+
     def _manifest(self, copy: DiskInfo) -> Manifest:
         owner = annotation.read(self.machine.annotation)
         origin = owner.image if owner else ""
@@ -188,7 +190,7 @@ def _work(job: Job, site: vm.Site, needed_mb: int = 0) -> ImageWork:
         event_id=job.event.id,
         purpose="capture",
         pool=site.pool.name,
-        path=layout.unfinished_image_directory(image, job.event.id),
+        path=layout.unfinished_image_directory(image, job.event.id, job.epoch),
         needed_mb=needed_mb,
     )
 

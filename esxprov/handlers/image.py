@@ -1,11 +1,11 @@
-"""does_image_exist, get_image_size, retrieve_image: questions about the golden library."""
+"""does_image_exist, get_image_size: questions about the golden library. retrieve_image is in handlers.staging."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from esxprov.errors import ProvisioningError
-from esxprov.handlers import vm
+from esxprov.handlers import sources, vm
+from esxprov.handlers.sources import Source
 from esxprov.job import Job
 from esxprov.library import manifest as manifests
 from esxprov.library.manifest import Maker
@@ -19,35 +19,37 @@ MOST_MB = 65535
 
 
 def does_image_exist(job: Job, tools: Tools) -> dict[str, Any]:
-    """`exists`; an error means "cannot tell".
+    """`exists`, in the library of the pool: only after a no vcld asks to have it brought from elsewhere. An error means
+    "cannot tell".
 
-    While an image is captured, vcld asks whether its name is taken: by itself, from an attempt that came to its end
-    but was not told so, it is not.
+    While an image is captured, vcld asks whether its name is taken, which it is by one in the repository as well. By
+    itself, from an attempt that came to its end but was not told so, it is not.
     """
-    exists = _disk(job, tools) is not None
-    if exists and job.request.is_of_a_capture:
-        exists = not is_ours(job, tools, vm.Site.of(job.request, tools))
+    exists = image_disk(job, tools) is not None
+    if job.request.is_of_a_capture:
+        if exists:
+            exists = not is_ours(job, tools, vm.Site.of(job.request, tools))
+        else:
+            exists = _in_repository(job, tools) is not None
     return {"exists": exists}
 
 
 def get_image_size(job: Job, tools: Tools) -> dict[str, Any]:
-    """`size_mb`: what the image's files occupy, rounded up, at most MOST_MB."""
+    """`size_mb`: what the image's files occupy in the library or in the repository, whichever is more, rounded up, at
+    most MOST_MB.
+    """
     site = vm.Site.of(job.request, tools)
     image = job.request.image.name
-    size = vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, site.layout.image_directory(image)))
-    if size is None:
-        raise _not_found(job, tools)
-    return {"size_mb": size}
-
-
-def retrieve_image(job: Job, tools: Tools) -> dict[str, Any]:
-    """Every host of a pool sees the pool's datastore, so an image that is there is where it is needed: `copied_mb` is
-    0.
-    """
-    with job.step("find_image", f"looking for image {job.request.image.name}"):
-        if _disk(job, tools) is None:
-            raise _not_found(job, tools)
-    return {"copied_mb": 0}
+    directory = site.layout.image_directory(image)
+    sizes = [vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, directory))]
+    stored = _in_repository(job, tools)
+    if stored is not None:
+        sizes.append(directory_size_mb(stored.hypervisor, stored.place.image_directory(image)))
+    known = [size for size in sizes if size is not None]
+    if not known:
+        place = sources.repository(job.request.profile)
+        raise sources.missing(site, job.request.profile, image, [place] if place else [])
+    return {"size_mb": max(known)}
 
 
 def is_ours(job: Job, tools: Tools, site: vm.Site) -> bool:
@@ -58,7 +60,9 @@ def is_ours(job: Job, tools: Tools, site: vm.Site) -> bool:
     image = job.request.image.name
     path = f"{site.layout.image_directory(image)}/{manifests.FILE}"
     found = manifests.read(vm.ask_any(tools, site, lambda hypervisor: hypervisor.read_file(path)))
-    return found is not None and found.made_for.is_that_of(maker(job)) and _disk(job, tools) is not None
+    if found is None or found.purpose != "capture" or not found.made_for.is_that_of(maker(job)):
+        return False
+    return image_disk(job, tools) is not None
 
 
 def maker(job: Job) -> Maker:
@@ -75,20 +79,15 @@ def directory_size_mb(hypervisor: Hypervisor, directory: str) -> int | None:
     return min(MOST_MB, max(1, -(-sum(entry.size_bytes for entry in entries) // _MB)))
 
 
-def _disk(job: Job, tools: Tools) -> DiskInfo | None:
+def image_disk(job: Job, tools: Tools) -> DiskInfo | None:
+    """The disk of the request's image in the pool's library, None if it is not there."""
     site = vm.Site.of(job.request, tools)
     path = site.layout.image_disk(job.request.image.name)
     return vm.ask_any(tools, site, lambda hypervisor: hypervisor.disk(path))
 
 
-def _not_found(job: Job, tools: Tools) -> ProvisioningError:
-    site = vm.Site.of(job.request, tools)
-    return missing(site, job.request.image.name)
-
-
-def missing(site: vm.Site, image: str) -> ProvisioningError:
-    """The error for an image whose disk is not in the golden library."""
-    return ProvisioningError(
-        "image_not_found",
-        f"image {image} has no disk {site.layout.image_disk(image)}: copy it there, or capture the image again",
-    )
+def _in_repository(job: Job, tools: Tools) -> Source | None:
+    place = sources.repository(job.request.profile)
+    if place is None:
+        return None
+    return sources.find(tools, vm.Site.of(job.request, tools), [place], job.request.image.name)

@@ -15,9 +15,8 @@ from typing import Any
 from esxprov import vmx
 from esxprov.annotation import Annotation
 from esxprov.errors import ProvisioningError
-from esxprov.handlers import vm
-from esxprov.handlers.address import wait_for_address
-from esxprov.handlers.image import missing
+from esxprov.handlers import space, staging, vm
+from esxprov.handlers.address import look_again, wait_for_address
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
 from esxprov.library import reference
@@ -72,21 +71,19 @@ def undo(job: Job, tools: Tools) -> None:
         for claim in tools.claims.of_computer(computer.id):
             tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
         raise
+    finally:
+        staging.undo(job, tools)
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
-    """The image's disk, checked before anything is changed."""
+    """The image's disk, checked before anything is changed, and brought from elsewhere if it is not in the library."""
     image = job.request.image.name
     if not any(job.request.profile.networks[:1]):
         raise ProvisioningError(
             "invalid_event",
             f"VM profile {job.request.profile.name!r} names no private network: set its virtual switch 0 in VCL",
         )
-    with job.step("find_image", f"looking for image {image}", "startload"):
-        path = site.layout.image_disk(image)
-        disk = vm.ask_any(tools, site, lambda hypervisor: hypervisor.disk(path))
-    if disk is None:
-        raise missing(site, image)
+    disk = staging.stage(job, tools, site, "startload").disk
     if disk.parent is not None:
         raise ProvisioningError(
             "image_not_found", f"image {image} is not a whole disk, it needs {disk.parent}: capture it again"
@@ -139,9 +136,11 @@ class _Deployment:
         armed = self._power_on(machine)
         lease = self._wait_for_address(machine, armed)
         self.tools.claims.mark(self.placed.claim_id, ClaimState.RUNNING)
-        profile = self.job.request.profile
+        vmhost_id = self.tools.inventory.vmhost_id(self.placed.host_name, self.job.request.profile.id)
+        guest = partial(self.hypervisor.guest_addresses, machine)
+        lease = look_again(self.job, self.tools, lease, armed, guest)
         return {
-            "vmhost_id": self.tools.inventory.vmhost_id(self.placed.host_name, profile.id),
+            "vmhost_id": vmhost_id,
             "host": self.placed.host_name,
             "datastore": self.site.layout.vm_datastore,
             "vm_uuid": machine.uuid,
@@ -178,9 +177,11 @@ class _Deployment:
                 unfinished = layout.unfinished_vm_disk(computer, image)
                 self.hypervisor.delete(unfinished)
                 self.hypervisor.make_directory(layout.vm_directory(computer))
-                self.hypervisor.copy_disk(
-                    self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
-                )
+                needed_mb = self.golden.capacity_mb
+                with space.told(self.hypervisor, layout.vm_datastore, unfinished, needed_mb, computer):
+                    self.hypervisor.copy_disk(
+                        self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
+                    )
                 self.hypervisor.move_disk(unfinished, target)
 
     def _configure(self) -> None:

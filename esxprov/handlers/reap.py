@@ -12,7 +12,9 @@ from esxprov.ports import Busy, Hypervisor, Tools
 
 log = logging.getLogger(__name__)
 
-_HIDDEN = re.compile(r"\[[^\]/]+\] .+/\.[^/]+\Z")
+_HIDDEN = re.compile(r"(?P<parent>\[[^\]/]+\] .+)/(?P<name>\.[^/]+)\Z")
+_OF_EVENT = re.compile(r"(?P<stem>\..+\.[0-9a-f]{8})-(?P<epoch>\d{1,9})\Z")
+"""The name of an event's directory; see Layout.unfinished_image_directory."""
 
 
 def hold(tools: Tools, hypervisor: Hypervisor, work: ImageWork) -> Busy | None:
@@ -36,7 +38,7 @@ def reap(tools: Tools) -> int:
             log.warning("%s stays: there is no pool %s any more, whose hosts could remove it", work.path, work.pool)
             continue
         try:
-            _of_any(tools, pool, work)
+            discard(tools, pool, work)
         except ProvisioningError as error:
             log.log(
                 logging.DEBUG if error.code in vm.CANNOT_BE_ASKED else logging.WARNING, "%s stays: %s", work.path, error
@@ -47,7 +49,9 @@ def reap(tools: Tools) -> int:
     return done
 
 
-def _of_any(tools: Tools, pool: Pool, work: ImageWork) -> None:
+def discard(tools: Tools, pool: Pool, work: ImageWork) -> None:
+    """Remove what an event has prepared, by any host of its pool that answers, and give its lock back."""
+
     def remove(hypervisor: Hypervisor) -> bool:
         _remove(tools, hypervisor, work)
         return True
@@ -55,12 +59,28 @@ def _of_any(tools: Tools, pool: Pool, work: ImageWork) -> None:
     vm.ask_endpoints(tools, pool.endpoints, remove)
 
 
-def _remove(tools: Tools, hypervisor: Hypervisor, work: ImageWork) -> None:
-    """Nothing but what its name marks as unfinished: a row that somebody wrote by hand must not cost an image."""
-    if not _HIDDEN.match(work.path) or ".." in work.path:
+def clear(hypervisor: Hypervisor, work: ImageWork, *, later: bool = False) -> None:
+    """Remove what the event has prepared in `work.path`, or in that of a service which had it before. With `later` in
+    that of one which has taken it over, too: not for who may have been overtaken.
+
+    Nothing but what its name marks as unfinished: a row that somebody wrote by hand must not cost an image.
+    """
+    hidden = _HIDDEN.match(work.path)
+    if not hidden or ".." in work.path:
         raise ProvisioningError(
             "internal",
             f"{work.path} is no unfinished image: delete the esxprov_image_work row of event {work.event_id}",
         )
-    hypervisor.delete(work.path)
+    name = _OF_EVENT.match(hidden["name"])
+    if name is None:
+        hypervisor.delete(work.path)
+        return
+    for entry in hypervisor.list_directory(hidden["parent"]) or ():
+        found = _OF_EVENT.match(entry.name)
+        if found and found["stem"] == name["stem"] and (later or int(found["epoch"]) <= int(name["epoch"])):
+            hypervisor.delete(f"{hidden['parent']}/{entry.name}")
+
+
+def _remove(tools: Tools, hypervisor: Hypervisor, work: ImageWork) -> None:
+    clear(hypervisor, work, later=True)
     tools.images.done(work)

@@ -48,20 +48,30 @@ def told(hypervisor: Hypervisor, datastore: str, unfinished: str, needed_mb: int
             free_mb = hypervisor.datastore(datastore).free_mb
         if free_mb is None:
             raise
-        raise _full(what, datastore, needed_mb, free_mb) from error
+        if free_mb < needed_mb:
+            raise _full(what, datastore, needed_mb, free_mb) from error
+        raise ProvisioningError(
+            "datastore_full",
+            f"{what} needs up to {needed_mb} MB on [{datastore}], which was full in the middle of the copy, and now "
+            f"has {free_mb} MB free: see what else writes to it, and try again",
+            detail={"datastore": datastore, "needed_mb": needed_mb, "free_mb": free_mb, "missing_mb": 0},
+        ) from error
 
 
 def _on_their_way(tools: Tools, hypervisor: Hypervisor, work: ImageWork) -> int:
-    """What is promised of the datastore's free space: to copies for new VMs, and to other images being made."""
+    """What is promised of the datastore's free space: to copies for new VMs, and to images that were begun earlier. Who
+    comes later counts this one: if both counted each other, both would be refused where one has room.
+    """
     total_mb = sum(
         claim.disk_mb
         for claim in tools.claims.all()
         if claim.state is ClaimState.CLAIMED and claim.datastore == work.datastore
     )
     for other in tools.images.of_datastore(work.datastore):
-        if other.event_id != work.event_id:
-            written_mb = hypervisor.allocated_mb(f"{other.path}/{other.image}.vmdk") or 0
-            total_mb += max(0, other.needed_mb - written_mb)
+        if other.event_id == work.event_id:
+            break
+        written_mb = hypervisor.allocated_mb(f"{other.path}/{other.image}.vmdk") or 0
+        total_mb += max(0, other.needed_mb - written_mb)
     return total_mb
 
 

@@ -10,8 +10,11 @@ from typing import ClassVar, Protocol
 from esxprov.leases.index import Index, Reader
 from esxprov.leases.parser import Host, Parser, Record
 
+_APPENDED = 64 << 10
+"""Bytes read at each look: what is appended between two is less as a rule, and it needs no asking for the size."""
+
 _CHUNK = 32 << 20
-"""Bytes read at a time of what was appended."""
+"""Bytes read at a time where it is more."""
 
 _FINGERPRINT = 128
 """Bytes before the offset that are compared at each read: somebody may rewrite the file in place."""
@@ -58,6 +61,7 @@ class LeaseFile:
         self.path = path
         self.index = Index()
         self.problem: OSError | None = None
+        self._name = os.fspath(path)
         self._file: int | None = None
         self._identity: tuple[int, int] | None = None
         self._offset = 0
@@ -86,7 +90,7 @@ class LeaseFile:
 
     def _name_moved(self) -> bool:
         try:
-            now = os.stat(self.path)
+            now = os.stat(self._name)
         except OSError as error:
             self.problem = error
             return False
@@ -128,12 +132,12 @@ class LeaseFile:
         """To the end of the held file."""
         assert self._file is not None
         changed: list[Record | Host] = []
+        size = _APPENDED
         while True:
             if self._offset == 0 and not self._history:
                 changed += self._read_whole(self._file)
             start = self._offset - len(self._fingerprint)
-            wanted = max(os.fstat(self._file).st_size - start, len(self._fingerprint))
-            data = os.pread(self._file, min(wanted, _CHUNK), start)
+            data = os.pread(self._file, size, start)
             if not data.startswith(self._fingerprint):
                 # Rewritten in place. Nobody tells when its writer is done, so the index is not settled: until the next
                 # rename what is new here is judged by its times.
@@ -144,8 +148,9 @@ class LeaseFile:
                 self._move_on(len(new), data)
                 changed += self.index.feed(self._history + new if self._history else new)
                 self._history = b""
-            if wanted <= _CHUNK:
+            if len(data) < size:
                 return changed
+            size = _CHUNK
 
     def _read_whole(self, file: int) -> list[Record | Host]:
         """What is there now, of a file of which nothing was read."""

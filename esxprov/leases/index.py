@@ -31,6 +31,7 @@ class Index:
     dhcpd rewrites its file every hour and at each start, sorted by pool and expiry: last in the file is then not last
     written, and the dump holds what nobody acknowledged. So the index of a rewritten file is made with the index
     `before`, and a lease that was known keeps its sequence; what is new in it is not `in_order`.
+    One that is only written again, with the times that it had, keeps its sequence in any file.
     """
 
     def __init__(self, before: Index | None = None, reader: Reader | None = None) -> None:
@@ -71,8 +72,11 @@ class Index:
         """Take one record or declaration; whether it says anything new."""
         if isinstance(item, Host):
             return self._add_host(item)
-        known = self._before.get(item.ip)
+        known = (self._before if self._reading_whole else self._by_ip).get(item.ip)
         is_new = known is None or not item.is_same_lease(known)
+        if known is not None and not self._reading_whole and not is_new:
+            # dhcpd writes a lease again, with the times that it had, when a failover peer or DNS has been told of it.
+            is_new = (item.starts_text, item.cltt_text) != (known.starts_text, known.cltt_text)
         if not is_new:
             assert known is not None
             item.sequence, item.in_order = known.sequence, known.in_order

@@ -21,6 +21,9 @@ from esxprov.leases.omapi_wire import GREETING, OPEN, STATUS, UPDATE, Decoder, M
 _STATES = {1: "free", 2: "active", 3: "expired", 4: "released", 5: "abandoned", 6: "reset", 7: "backup"}
 _NEVER = 0x7FFFFFFF
 _ETHERNET = 1
+_HEARD_FROM_A_PEER = ("tsfp", "atsfp")
+"""Times of a lease that are zero without failover; `tstp` is not, after a restart."""
+
 _SUCCESS, _NOT_FOUND = 0, 23
 _MULTIPLE, _NO_KEYS, _KEY_UNKNOWN, _INVALID_KEY = (0x60000 + code for code in (6, 9, 10, 11))
 
@@ -95,14 +98,15 @@ class Omapi:
         return self._call(f"the leases of {mac}", work)
 
     def expire(self, ip: str, mac: str, now: float) -> bool:
-        """See to it that the lease of an address has ended, so that the next one is written; whether it was the MAC's.
+        """See to it that the lease of an address has ended, so that the next one is written; whether it has.
 
-        Nothing is changed if it is not.
+        Nothing is changed if it is not the MAC's, or if dhcpd shares it with a failover peer: that one would refuse the
+        end ("invalid state transition"), and go on to give the address.
         """
 
         def work(session: _Session) -> bool:
             found = session.by_ip(ip)
-            if found is None or found.lease.mac != mac:
+            if found is None or found.lease.mac != mac or found.is_shared:
                 return False
             lease = found.lease
             if lease.state == "active" and (lease.ends is None or lease.ends > now):
@@ -192,10 +196,11 @@ class _Several(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A lease, and what dhcpd calls it on this connection."""
+    """A lease, and what dhcpd calls it on this connection. `is_shared`: with a failover peer."""
 
     handle: int
     lease: OmapiLease
+    is_shared: bool
 
 
 class _Session:
@@ -250,7 +255,8 @@ class _Session:
             if refusal.code == _MULTIPLE:
                 raise _Several from refusal
             raise
-        return _Found(answer.handle, _lease(answer.about))
+        is_shared = any(any(answer.about.get(name, b"")) for name in _HEARD_FROM_A_PEER)
+        return _Found(answer.handle, _lease(answer.about), is_shared)
 
     def _ask(
         self,

@@ -16,10 +16,10 @@ its reader accepts: any order, spacing and case, comments, nested blocks, the fo
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
 
 from esxprov.model import Lease
@@ -27,14 +27,11 @@ from esxprov.model import Lease
 LONGEST_DECLARATION = 256 * 1024
 """Bytes carried for an unfinished declaration. More is junk, of which only the last line may start a record."""
 
-_PIECE = 8 << 20
-"""Bytes of a whole file that are read at a time."""
+_PIECE = 128 << 10
+"""Bytes of a whole file that are read at a time: they stay in the processor's cache, and in memory we have already."""
 
-_LONGEST_STRETCH = 64 << 20
-"""Bytes of a whole file that are held at most, while looking for the beginning of a record."""
-
-_COUNTED_TOGETHER = 16
-"""Records whose braces are counted at once, to see whether there is anything but records."""
+_LONGEST_STRETCH = 32 << 20
+"""Bytes of a whole file after which the beginning of a record is looked for no more; twice as many are held at most."""
 
 _LEASE_OPENS = rb"lease[ \t]++([0-9.]++)[ \t]*+\{[ \t\r]*+"
 _RECORD_START = re.compile(_LEASE_OPENS + rb"\n")
@@ -42,7 +39,7 @@ _PERHAPS_START = re.compile(_LEASE_OPENS + rb"\Z")  # its newline, or something 
 
 _TIME = rb"([^;\"{}#\n\0]*+);(?: #[^\n\0{]*+)?\n"  # "2 2026/11/24 15:31:07;" or "epoch 1795326089; # Sun Nov 22 ..."
 _REST = rb"[^;\"{}#\n\0]*+;\n"
-_QUOTED = rb"\"(?:[^\"\\\n\0]++|\\[^\n\0])*+\""
+_QUOTED = rb"\"[^\"\\\n\0]*+(?:\\[^\n\0][^\"\\\n\0]*+)*+\""
 _OCTET = rb"(?:1\d\d|[1-9]?\d|2[0-4]\d|25[0-5])"
 _CANONICAL = re.compile(
     rb"lease (" + rb"\.".join([_OCTET] * 4) + rb") \{\n"
@@ -65,8 +62,11 @@ _TOKEN = re.compile(
 )
 _MAC = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){5}\Z", re.IGNORECASE)
 _IP = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\Z")
-_DATE = re.compile(r"(?:\d+ )?(\d{4})/(\d{1,2})/(\d{1,2}) (\d{1,2}):(\d{1,2}):(\d{1,2})(?: ([+-]?\d{1,6}))?(?: UTC)?\Z")
-_EPOCH = re.compile(r"epoch (\d{1,15})\Z")
+_DATE = re.compile(
+    rb"(?:\d+ )?(\d{4})/(\d{1,2})/(\d{1,2}) (\d{1,2}):(\d{1,2}):(\d{1,2})(?: ([+-]?\d{1,6}))?(?: UTC)?\Z"
+)
+_EPOCH = re.compile(rb"epoch (\d{1,15})\Z")
+_DAY_0 = date(1970, 1, 1).toordinal()
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|(.))", re.DOTALL)
 _EVENTS = frozenset((b"expiry", b"release", b"commit", b"transmission", b"or"))
 _NEVER = 1 << 62
@@ -202,6 +202,10 @@ class Parser:
         text = self._carry + data if self._carry else data
         offset = self.position - len(self._carry)
         self.position += len(data)
+        one = _CANONICAL.match(text)
+        if one is not None and text[one.end() :] == b"\n":  # as dhcpd appends it
+            self._carry = b""
+            return [_canonical_record(one, offset + 1)]
         found = _NewestFirst()
         self._carry_on(text[self._read_backwards(text, 0, offset, found) :])
         return found.in_file_order()
@@ -216,7 +220,7 @@ class Parser:
         carry = None
         begin, text = size, b""
         while begin > 0 and len(text) <= _LONGEST_STRETCH:
-            end, begin = begin, max(0, begin - _PIECE)
+            end, begin = begin, max(0, begin - max(_PIECE, len(text)))  # twice as much of what has no record
             text = read(begin, end) + text
             # What stands before the first record of this piece belongs to an earlier one.
             start = _RECORD_START.search(text) if begin > 0 else None
@@ -245,30 +249,22 @@ class Parser:
         """Find the declarations of text[begin:], of which the first byte stands at `offset`; where to go on.
 
         From the end, because a superseded record need not even be decoded: most of an hour's file. But other blocks
-        may stand behind it, so braces are counted; for many records at a time, as there are no others as a rule.
-        `closed`: another record starts at the end.
+        may stand behind it, so another brace is looked for. `closed`: another record starts at the end.
         """
-        begins, ips = [begin], [b""]
-        for start in _RECORD_START.finditer(text, begin):
-            begins.append(start.start())
-            ips.append(start[1])
+        starts = list(_RECORD_START.finditer(text, begin))
         perhaps = None if closed else _PERHAPS_START.search(text, max(begin, text.rfind(b"\n") + 1))
         end = perhaps.start() if perhaps else len(text)
         resume = end if closed else None
-        for high in range(len(begins), 0, -_COUNTED_TOGETHER):
-            low = max(0, high - _COUNTED_TOGETHER)
-            only_records = text.count(b"{", begins[low], end) == high - max(low, 1)
-            if only_records and found.seen.issuperset(ips[low:high]):
-                end = begins[low]
-                continue
-            for begin, ip in zip(reversed(begins[low:high]), reversed(ips[low:high]), strict=True):
-                if ip not in found.seen or not (only_records or text.count(b"{", begin, end) == 1):
-                    items, done = self._read(text, begin, end, offset, closed=resume is not None)
-                    resume = done if resume is None else resume
-                    found.add(items)
-                end = begin
-        assert resume is not None
-        return resume
+        for start in reversed(starts):
+            record, inside = start.span()
+            if start[1] not in found.seen or text.find(b"{", inside, end) >= 0:
+                items, done = self._read(text, record, end, offset, closed=resume is not None)
+                resume = done if resume is None else resume
+                found.add(items)
+            end = record
+        items, done = self._read(text, begin, end, offset, closed=resume is not None)
+        found.add(items)
+        return done if resume is None else resume
 
     def _read(
         self, text: bytes, begin: int, end: int, offset: int, *, closed: bool = False
@@ -456,22 +452,26 @@ def _canonical_record(found: re.Match[bytes], sequence: int) -> Record:
 @lru_cache(maxsize=256)  # of one record the same times are asked for again and again
 def _epoch_seconds(text: bytes | None) -> int | None:
     """A dhcpd time as epoch seconds, `_NEVER`, or None if it is no time. The weekday says nothing and is not read."""
-    words = " ".join(text.decode("ascii", "replace").split()) if text else ""
-    if words == "never":
-        return _NEVER
-    if epoch := _EPOCH.match(words):
-        return int(epoch[1])
-    date = _DATE.match(words)
-    if date is None:
+    if text is None:
         return None
-    *plain, offset = date.groups()
-    year, month, day, hour, minute, second = map(int, plain)
+    found = _DATE.match(text)  # as dhcpd's writer prints it
+    if found is None:
+        words = b" ".join(text.split())
+        if words == b"never":
+            return _NEVER
+        if epoch := _EPOCH.match(words):
+            return int(epoch[1])
+        found = _DATE.match(words)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, offset = map(int, found.groups(b"0"))
     if year >= 2038:  # dhcpd's reader: beyond its clock
         return _NEVER
     try:
-        return calendar.timegm((year, month, day, hour, minute, second)) + int(offset or 0)
+        days = date(year, month, 1).toordinal() - _DAY_0 + day - 1
     except ValueError:
         return None
+    return ((days * 24 + hour) * 60 + minute) * 60 + second + offset
 
 
 def _known(seconds: int | None) -> int | None:
@@ -486,4 +486,6 @@ def _unquoted(word: bytes) -> str:
         return bytes([int(octal, 8) & 0xFF]) if octal else character
 
     text = word[1:-1] if word.startswith(b'"') else word
-    return _ESCAPE.sub(plain, text).decode("utf-8", "replace")
+    if b"\\" in text:
+        text = _ESCAPE.sub(plain, text)
+    return text.decode("utf-8", "replace")

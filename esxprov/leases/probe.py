@@ -1,4 +1,8 @@
-"""Does the machine with an address answer with a MAC? Without privileges: the kernel asks, we make it and look."""
+"""Does the machine with an address answer with a MAC?
+
+It is asked by ARP, which a guest's firewall lets through. Where we may not send that ourselves (CAP_NET_RAW), the
+kernel asks: we make it and look.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import socket
 import struct
 import time
 
+from esxprov.leases import arp
 from esxprov.leases.neighbours import Kernel
 
 _DISCARD_PORT = 9
@@ -16,13 +21,14 @@ _EXTENDED_ERROR = struct.Struct("=IBBBxIIHxx4s")  # errno, origin, type, code, i
 _BY_ICMP = 2
 
 
-def answers(ip: str, mac: str, timeout_s: float) -> bool | None:
+def answers(ip: str, mac: str, timeout_s: float, since: float) -> bool | None:
     """True: it does. False: another one does, or none within `timeout_s`. None: it is not on a network of ours, or
     the kernel does not tell.
 
-    Only an answer to what is sent from now on counts. Of a machine that was heard lately the kernel believes for 15
-    to 45 s that it is still there, and then for 5 more before it asks: until then False means no answer *yet*, unless
-    the machine rejects the datagram, which is an answer. So ask again, or give it a minute.
+    Only what was answered after `since` (by time.monotonic()) counts, be it to an earlier question. With CAP_NET_RAW
+    that takes a millisecond. Without, of a machine that was heard shortly before `since` the kernel believes for 15 to
+    45 s that it is still there, and then for 5 more before it asks: until then False means no answer *yet*, unless the
+    machine rejects the datagram, which is an answer.
     """
     try:
         with Kernel() as kernel, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
@@ -31,19 +37,29 @@ def answers(ip: str, mac: str, timeout_s: float) -> bool | None:
                 return None
             asking.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             asking.connect((ip, _DISCARD_PORT))
-            began = time.monotonic()
-            wait_s = _FIRST_WAIT_S
-            while True:
-                has_answered = _ask(asking, ip, min(wait_s, timeout_s))
-                elapsed_s = time.monotonic() - began
-                found = kernel.neighbour(ip, interface)
-                if found is not None and found.mac is not None and (has_answered or found.confirmed_ago_s < elapsed_s):
-                    return found.mac == mac
-                if elapsed_s >= timeout_s:
-                    return False
-                wait_s = min(2 * wait_s, _LAST_WAIT_S)
+            try:
+                return arp.who_has(ip, socket.if_indextoname(interface), asking.getsockname()[0], timeout_s) == mac
+            except PermissionError:
+                return _answers_the_kernel(kernel, asking, interface, ip, mac, timeout_s, since)
     except OSError:
         return None
+
+
+def _answers_the_kernel(
+    kernel: Kernel, asking: socket.socket, interface: int, ip: str, mac: str, timeout_s: float, since: float
+) -> bool:
+    """The same without privileges."""
+    deadline = time.monotonic() + timeout_s
+    wait_s = _FIRST_WAIT_S
+    while True:
+        has_answered = _ask(asking, ip, min(wait_s, timeout_s))
+        found = kernel.neighbour(ip, interface)
+        now = time.monotonic()
+        if found is not None and found.mac is not None and (has_answered or found.confirmed_ago_s < now - since):
+            return found.mac == mac
+        if now >= deadline:
+            return False
+        wait_s = min(2 * wait_s, _LAST_WAIT_S)
 
 
 def _ask(asking: socket.socket, ip: str, wait_s: float) -> bool:

@@ -31,7 +31,7 @@ class Source(Protocol):
         """The active leases of a MAC that are known here, fresh or not, the newest first."""
 
     def is_declined(self, mac: str, ip: str) -> bool:
-        """Whether the MAC has declined the address since, or somebody else was found to have it."""
+        """Whether the MAC has declined the address since, or somebody else was found to have it. Looked up now."""
 
     def what_was_seen(self, mac: str, mark: Any) -> str:
         """Why there is no fresh lease of this MAC and what to do about it, in one sentence without a full stop."""

@@ -48,7 +48,7 @@ def omapi_of(config: LeasesConfig) -> Omapi | None:
 def fresh_leases(config: LeasesConfig, sources: Sequence[Source]) -> FreshLeases:
     """What handlers wait with. Raises ConfigurationError."""
     omapi = omapi_of(config)
-    witnesses: list[Callable[[], Witness]] = [partial(DhcpdItself, omapi, time.time)] if omapi else []
+    witnesses: list[Callable[[], Witness]] = [partial(DhcpdItself, omapi, time.time, probe.answers)] if omapi else []
     if config.files:  # who only hears of leases knows of no old ones that could be looked for
         witnesses.append(partial(Neighbour, probe.answers))
     return FreshLeases(sources, witnesses, omapi=omapi, guests=config.guests)

@@ -24,6 +24,9 @@ ASK_S = 3.0
 always.
 """
 
+_WRITTEN = ("lease-file", "host-declaration")
+"""What a source itself has seen, and does not see any more if it was taken back."""
+
 CANCEL_CHECK_S = 1.0
 """How often a waiter asks whether it is still wanted."""
 
@@ -51,19 +54,26 @@ class Search:
             yield
 
     def fresh(self) -> Lease | None:
-        """What the sources have seen since it was armed: the first that has seen anything counts."""
+        """What the sources have seen since it was armed: the first that has seen anything counts, unless another one
+        has seen it declined.
+        """
         for source, mark in zip(self._sources, self.armed.marks, strict=True):
             lease = source.fresh(self.mac, mark)
-            if lease is not None:
+            if lease is not None and not self.is_declined(lease.ip):
                 return lease
         return None
+
+    def is_declined(self, ip: str) -> bool:
+        """Whether a source has seen that the MAC declined the address; each of them looks now."""
+        declined = [source.is_declined(self.mac, ip) for source in self._sources]
+        return any(declined)
 
     def told(self) -> Lease | None:
         """What a witness says, asked now, one after the other; that may take seconds."""
         candidates = [lease for source in self._sources for lease in source.active_of(self.mac)]
         for witness in self._witnesses:
             lease = witness.lease(self.mac, candidates, self.armed.at)
-            if lease is not None and not any(source.is_declined(self.mac, lease.ip) for source in self._sources):
+            if lease is not None and not self.is_declined(lease.ip):
                 log.info("%s has %s although no lease was written (%s)", self.mac, lease.ip, lease.evidence)
                 return lease
         return None
@@ -164,6 +174,15 @@ class FreshLeases:
                     raise _not_seen(search, timeout_s)
                 until = min(deadline, ask_at) if search.has_witnesses else deadline
                 woken.wait(max(0.0, min(until - now, CANCEL_CHECK_S)))
+
+    def look_again(self, lease: Lease, armed: Armed) -> Lease | None:
+        """A lease that `wait` has answered, as it is now: itself or a newer one, None if it was taken back."""
+        search = self.search(lease.mac, armed)
+        is_declined = search.is_declined(lease.ip)  # the sources look
+        now = search.fresh()
+        if now is None and lease.evidence not in _WRITTEN and not is_declined:
+            return lease
+        return now
 
 
 def _not_seen(search: Search, timeout_s: float) -> ProvisioningError:

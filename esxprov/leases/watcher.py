@@ -8,16 +8,17 @@ import select
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-from inotify_simple import INotify, flags
+from inotify_simple import INotify, flags, parse_events
 
 from esxprov.leases.follower import Follower, StaticHosts
-from esxprov.leases.parser import Record, normal_mac
+from esxprov.leases.parser import Host, Record, normal_mac
 from esxprov.model import Lease
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ CLOCK_SLACK_S = 2
 _SELF = flags.DELETE_SELF | flags.MOVE_SELF
 _WATCHED = flags.MODIFY | flags.CREATE | flags.MOVED_TO | _SELF | flags.ONLYDIR
 _WATCH_LOST = _SELF | flags.IGNORED | flags.UNMOUNT | flags.Q_OVERFLOW
+
+_EVENTS_BYTES = 64 << 10
+"""Bytes of events that are read at a time: hundreds, of the longest names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class LeaseWatcher:
         self._tick_s = tick_s
         self._clock = clock
         paths = [path for path in (file.path, conf) if path is not None]
-        self._names = {path.name for path in paths}
+        self._names = frozenset(path.name for path in paths)
+        self._conf_name = conf.name if conf else ""
         self._directories = {path.parent for path in paths}
         self._watched: dict[Path, int] = {}
         self._is_missing = False  # a directory, for which an ancestor is watched
@@ -181,8 +186,9 @@ class LeaseWatcher:
             return [record.lease() for record in reversed(self._active_records(mac))]
 
     def is_declined(self, mac: str, ip: str) -> bool:
-        """Whether the MAC has declined the address since, or somebody else was found to have it."""
+        """Whether the MAC has declined the address since, or somebody else was found to have it; looked up now."""
         with self._lock:
+            self._look()
             return self._file.index.declined.get(normal_mac(mac) or mac) == ip
 
     def what_was_seen(self, mac: str, mark: Mark | None = None) -> str:
@@ -253,22 +259,29 @@ class LeaseWatcher:
 
     def _run(self) -> None:
         assert self._inotify is not None
+        inotify = self._inotify.fileno()
         poller = select.poll()
-        poller.register(self._inotify.fileno(), select.POLLIN)
+        poller.register(inotify, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
-        while not self._stopping.is_set():
-            ready = poller.poll(self._tick_s * 1000)
-            events = self._inotify.read(timeout=0)
-            lost = not ready or self._is_missing or any(event.mask & _WATCH_LOST for event in events)
-            if lost:
+        while True:
+            ready = dict(poller.poll(self._tick_s * 1000))
+            if self._wake in ready:
+                return
+            is_lost, names = _told(os.read(inotify, _EVENTS_BYTES)) if ready else (True, frozenset())
+            if is_lost or self._is_missing:
                 self._watch_directories()
-            if lost or any(event.name in self._names for event in events):
+                names = self._names
+            if not names.isdisjoint(self._names):
                 with self._lock:
-                    self._look()
+                    self._look(hosts=self._conf_name in names)
 
-    def _look(self, *, announce: bool = True) -> None:
-        """Read the files and wake whom it concerns. Called with the lock, by whoever wants to know."""
-        for item in (*self._file.poll(), *self._hosts.poll()):
+    def _look(self, *, announce: bool = True, hosts: bool = True) -> None:
+        """Read the files and wake whom it concerns. Called with the lock, by whoever wants to know.
+
+        Not the `hosts`, if only a lease was written.
+        """
+        changed: Sequence[Record | Host] = self._file.poll()
+        for item in (*changed, *self._hosts.poll()) if hosts else changed:
             for wake in self._waiters.get(item.mac or "", ()):
                 wake()
             if announce and isinstance(item, Record) and item.mac and item.is_lease_at(self._clock()):
@@ -326,6 +339,13 @@ class LeaseWatcher:
         assert self._inotify is not None
         with suppress(OSError):  # the kernel itself drops the watch of a directory that was deleted
             self._inotify.rm_watch(watch)
+
+
+@lru_cache(maxsize=16)  # an append is told in the same bytes as the one before
+def _told(events: bytes) -> tuple[bool, frozenset[str]]:
+    """What the kernel's bytes say: whether a watch or events were lost, and the names of the files that changed."""
+    parsed = parse_events(events)
+    return any(event.mask & _WATCH_LOST for event in parsed), frozenset(event.name for event in parsed)
 
 
 def tells(path: Path, timeout_s: float = 2.0) -> bool:

@@ -7,8 +7,9 @@ after power-on, and says on what.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from esxprov.errors import ProvisioningError
@@ -31,25 +32,44 @@ class Witness(Protocol):
         """What it was asked and why that did not help, for an admin, in a few words."""
 
 
+Answers = Callable[[str, str, float, float], bool | None]
+"""probe.answers: is an address answered by a MAC, within a time, after a moment? None if that cannot be told."""
+
+ANSWER_S = 1.0
+"""How long an answer on the wire is waited for."""
+
+
 @dataclass(slots=True)
 class DhcpdItself:
-    """When dhcpd last heard the client: that moves in its memory also if it writes nothing."""
+    """When dhcpd last heard the client: that moves in its memory also if it writes nothing, or could not.
+
+    Heard, not more: it moves at a DISCOVER, too, which the client need not follow up, or which another server (a
+    failover peer) answers with another address. So the address must be the MAC's active lease there, of several that
+    were heard of the last one counts, and nothing counts that is not answered where `answers` can tell.
+    """
 
     omapi: Omapi
     clock: Callable[[], float]
+    answers: Answers
+    _began: float = field(default_factory=time.monotonic)
     _problem: str = "dhcpd has not heard the VM since (OMAPI)"
 
     def lease(self, mac: str, candidates: Sequence[Lease], since: float) -> Lease | None:
-        for candidate in candidates:
-            try:
-                known = self.omapi.lease(candidate.ip)
-            except OmapiError as error:
-                self._problem = f"OMAPI: {error}"
-                return None
-            if known is None or known.mac != mac or known.state != "active" or known.cltt < since - CLOCK_SLACK_S:
+        before = {candidate.ip: candidate for candidate in candidates}
+        try:
+            leases = self.omapi.leases(mac, before)
+        except OmapiError as error:
+            self._problem = f"OMAPI: {error}"
+            return None
+        heard = [known for known in leases if known.state == "active" and known.cltt >= since - CLOCK_SLACK_S]
+        for known in sorted(heard, key=lambda known: known.cltt, reverse=True):
+            if known.ends is not None and known.ends <= self.clock():
                 continue
-            if known.ends is None or known.ends > self.clock():
-                return replace(candidate, ends=known.ends, cltt=known.cltt, evidence="omapi-cltt")
+            if self.answers(known.ip, mac, ANSWER_S, self._began) is False:
+                self._problem = f"dhcpd has heard the VM since (OMAPI), but nobody answers with its MAC at {known.ip}"
+                continue
+            lease = before.get(known.ip) or Lease(known.ip, mac, known.state, None, None)
+            return replace(lease, ends=known.ends, cltt=known.cltt, evidence="omapi-cltt")
         return None
 
     def says(self) -> str:
@@ -58,15 +78,18 @@ class DhcpdItself:
 
 @dataclass(slots=True)
 class Neighbour:
-    """Whether the address is answered by that MAC now, on the wire; `answers` is probe.answers."""
+    """Whether the address was answered by that MAC since the wait began, on the wire.
 
-    answers: Callable[[str, str, float], bool | None]
-    timeout_s: float = 1.0
+    A guest may come up between two questions and answer the kernel, which then does not ask it again for a while.
+    """
+
+    answers: Answers
+    _began: float = field(default_factory=time.monotonic)
     _cannot_tell: bool = False
 
     def lease(self, mac: str, candidates: Sequence[Lease], since: float) -> Lease | None:
         for candidate in candidates:
-            answered = self.answers(candidate.ip, mac, self.timeout_s)
+            answered = self.answers(candidate.ip, mac, ANSWER_S, self._began)
             self._cannot_tell = answered is None
             if answered:
                 return replace(candidate, evidence="neighbour")

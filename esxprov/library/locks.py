@@ -86,12 +86,14 @@ class ImageLocks:
         return self._ask(f"NOT ({_LIVE})")
 
     def of_datastore(self, datastore: str) -> list[ImageWork]:
-        """All that is being written to the libraries on a datastore."""
+        """All that is being written to the libraries on a datastore, in the order in which it was begun."""
         return self._ask("work.datastore = %s", datastore)
 
     def _ask(self, which: str, *values: str) -> list[ImageWork]:
         def ask(cursor: Cursor) -> list[ImageWork]:
-            cursor.execute(f"SELECT {_COLUMNS} FROM {_WITH_EVENT} WHERE {which} ORDER BY work.taken_at", values)
+            cursor.execute(
+                f"SELECT {_COLUMNS} FROM {_WITH_EVENT} WHERE {which} ORDER BY work.taken_at, work.image", values
+            )
             return [_work(row) for row in rows(cursor)]
 
         return self._database.single(ask)

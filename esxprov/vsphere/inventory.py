@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 from esxprov.errors import ProvisioningError
@@ -96,6 +97,7 @@ class Objects:
     def host(self, found: Found) -> Host:
         compute = self.above(found, vim.ClusterComputeResource)
         datacenter = self.above(found, vim.Datacenter)
+        booted_at = found.get("runtime.bootTime")
         return Host(
             key=HostKey(self.endpoint, found.moid),
             name=str(found.get("name", "")),
@@ -110,7 +112,7 @@ class Objects:
             datacenter=plain(datacenter.get("name", "")) if datacenter else None,
             cluster=plain(compute.get("name", "")) if compute else None,
             uuid=str(found.get("hardware.systemInfo.uuid", "")).lower(),
-            booted_at=found.get("runtime.bootTime"),
+            booted_at=booted_at.astimezone(UTC) if booted_at is not None else None,
             nested=bool(found.get("capability.nestedHVSupported", False)),
         )
 

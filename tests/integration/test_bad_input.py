@@ -232,7 +232,7 @@ def test_a_datastore_that_runs_full_in_mid_copy_is_cleaned_up(trouble: Trouble) 
         host.inject("CopyVirtualDisk_Task", "task", fault="NoDiskSpace", ms=50)
     error = trouble.refused()
     assert (error.code, error.retryable) == ("datastore_full", False)
-    assert "the datastore is full: delete something or use another one" in error.message
+    assert "slot1 needs up to 64 MB on [nfs1], which was full in the middle of the copy" in error.message
 
 
 # --- servers that are away -------------------------------------------------------------------------------------------

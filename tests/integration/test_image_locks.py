@@ -58,6 +58,15 @@ def test_an_image_that_nobody_works_on_is_free(database: Database, locks: ImageL
     assert locks.of_datastore("nfs2") == []
 
 
+def test_what_is_being_made_is_told_in_the_order_in_which_it_was_begun(database: Database, locks: ImageLocks) -> None:
+    works = [replace(WORK, image=image, event_id=f"event-{image}") for image in ("b", "c", "a")]
+    for work in works:
+        locks.take(work)
+    assert locks.of_datastore("nfs1") == works
+    locks.take(works[0])
+    assert locks.of_datastore("nfs1") == [*works[1:], works[0]]
+
+
 def test_an_event_that_comes_back_to_its_image_has_it_still(database: Database, locks: ImageLocks) -> None:
     event(database, "event-1")
     locks.take(WORK)

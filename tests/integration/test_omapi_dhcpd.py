@@ -40,6 +40,10 @@ lease {ip} {{
 """
 
 
+def cannot_tell(ip: str, mac: str, timeout_s: float, since: float) -> None:
+    """The LAN is on no network of ours: what probe.answers says then."""
+
+
 def lan_with(directory: Path, algorithm: str = "hmac-md5") -> LAN:
     """A dhcpd that is asked by OMAPI, and writes nothing for a lease that is taken again early."""
     secret = base64.b64encode(SECRET).decode()
@@ -130,7 +134,7 @@ def test_a_vm_whose_lease_is_not_written_is_found_by_asking_dhcpd(
     ip = boot(rack, watcher, 1)
     before = omapi.lease(ip)
     assert before is not None
-    source = FreshLeases([watcher], [partial(DhcpdItself, omapi, time.time)], ask_s=0.05)
+    source = FreshLeases([watcher], [partial(DhcpdItself, omapi, time.time, cannot_tell)], ask_s=0.05)
     with ThreadPoolExecutor(1) as thread:
         # A mark of later than the first boot, by more than dhcpd's clock may differ.
         waiting = thread.submit(source.wait, mac_of(1), source.rearm(mac_of(1), before.cltt + 3), BOOT_S, lambda: False)
@@ -142,6 +146,31 @@ def test_a_vm_whose_lease_is_not_written_is_found_by_asking_dhcpd(
         until(was_found)
     lease = waiting.result()
     assert (lease.ip, lease.evidence) == (ip, "omapi-cltt")
+
+
+def test_a_vm_that_only_asks_what_it_could_get_is_heard_but_not_believed_where_nobody_answers(
+    rack: Rack, watcher: LeaseWatcher, omapi: Omapi
+) -> None:
+    """It has another address, of another server. The LAN cannot be probed from here; test_probe.py does that."""
+    ip = boot(rack, watcher, 1)
+    before = omapi.lease(ip)
+    assert before is not None
+    rack.power("off", 1)
+
+    def was_heard_since() -> bool:
+        rack.power("discover", 1)
+        again = omapi.lease(ip)
+        return again is not None and again.cltt > before.cltt
+
+    until(was_heard_since)
+    candidates = watcher.active_of(mac_of(1))
+    since = before.cltt + 3  # it was heard a second later, and dhcpd's clock may differ by two
+
+    def believed(answered: bool | None) -> bool:
+        return DhcpdItself(omapi, time.time, lambda *_: answered).lease(mac_of(1), candidates, since) is not None
+
+    assert believed(None)
+    assert not believed(False)
 
 
 def test_with_its_old_lease_ended_a_vm_is_seen_in_the_file(rack: Rack, watcher: LeaseWatcher, omapi: Omapi) -> None:

@@ -650,6 +650,42 @@ def test_a_copy_that_is_given_up_is_cancelled_before_its_error_is_passed_on(slow
     assert slow.server.calls()["CancelTask"] == 1
 
 
+def test_a_password_that_is_changed_in_mid_copy_is_told_and_the_copy_runs_on(
+    tmp_path_factory: pytest.TempPathFactory, authority: Certificates
+) -> None:
+    rig = start(tmp_path_factory.mktemp("locked out"), authority, "esxi", copy_mb_s=0.001)
+    changed: list[int] = []
+
+    def change(percent: int) -> None:
+        if not changed:
+            changed.append(percent)
+            rig.server.set_password("another")
+            rig.server.expire_sessions()
+
+    target = "[nfs1] golden/img/alone.vmdk"
+    try:
+        with rig.connected() as endpoint:
+            error = failure(lambda: endpoint.copy_disk(IMAGE, target, adapter="lsilogic", progress=change))
+            assert (error.code, error.retryable) == ("vsphere_auth", False)
+        with rig.connected() as corrected:
+
+            def is_deleted() -> bool:
+                try:
+                    corrected.delete(target)
+                except ProvisioningError as locked:
+                    if locked.detail["fault"] != "FileLocked":
+                        raise
+                    return False
+                return True
+
+            assert not is_deleted()
+            rig.server.set_pace(0)
+            until(is_deleted)
+            assert not (rig.store / "golden" / "img" / "alone-flat.vmdk").exists()
+    finally:
+        rig.server.stop()
+
+
 def test_a_session_that_expires_while_a_task_runs_does_not_lose_the_task(slow: Rig) -> None:
     expired: list[int] = []
 

@@ -131,6 +131,49 @@ def test_what_is_known_is_what_a_fresh_look_finds(any_rig: Rig) -> None:
         assert known.vms[0].host_moid in {host.key.moid for host in known.hosts}
 
 
+def test_a_reboot_of_a_host_is_seen_by_its_new_boot_time(tmp_path: Path, authority: Certificates) -> None:
+    rig = start(tmp_path, authority, "cluster")
+    try:
+        with rig.connected() as other, watching(rig) as watched:
+            vm = registered(other, "vm1")
+            other.power_on(vm)
+            watched.until_vms(vm1=PowerState.ON)
+            before = {host.name: host for host in watched.until_known().hosts}["esx1"]
+            rig.server.reboot_host("esx1", stateless=True)
+            watched.until_vms()
+            watched.until(lambda known: booted_later(known, before))
+    finally:
+        rig.server.stop()
+
+
+def booted_later(known: Look | None, before: Host) -> bool:
+    assert before.booted_at is not None
+    hosts = known.hosts if known is not None else ()
+    return any(
+        host.key == before.key and host.booted_at is not None and host.booted_at > before.booted_at for host in hosts
+    )
+
+
+def test_a_host_that_was_added_again_is_another_one_with_the_same_uuid(tmp_path: Path, authority: Certificates) -> None:
+    rig = start(tmp_path, authority, "cluster")
+    try:
+        with rig.connected() as other, watching(rig) as watched:
+            vm = registered(other, "vm1")
+            other.power_on(vm)
+            watched.until_vms(vm1=PowerState.ON)
+            before = {host.name: host for host in watched.until_known().hosts}["esx1"]
+            rig.server.readd_host("esx1")
+            watched.until(lambda known: known is not None and before.key not in {host.key for host in known.hosts})
+            watched.until_vms(vm1=PowerState.ON)
+            known = watched.until(lambda known: known is not None and len(known.hosts) == 2)
+            assert known is not None
+            after = {host.name: host for host in known.hosts}["esx1"]
+            assert after.uuid == before.uuid != ""
+            assert [(each.host_moid, each.moid == vm.moid) for each in known.vms] == [(after.key.moid, False)]
+    finally:
+        rig.server.stop()
+
+
 def test_what_others_do_to_vms_is_seen_without_asking(any_rig: Rig) -> None:
     with any_rig.connected() as other, watching(any_rig) as watched:
         watched.until_vms()

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.testbed.arp_guest import ArpGuest
 from tests.testbed.lan import namespaces
 from tests.testbed.processes import run
 
@@ -39,6 +40,13 @@ class TwoMachines:
     def swallow(self) -> None:
         """The guest does not reject datagrams any more, it takes them and is silent."""
         self._order("there", {"swallow": 9})
+
+    def boot_firewalled(self, ip: str, up_at: float) -> None:
+        """The guest has a firewall that drops all it is sent; it answers ARP for `ip` from `up_at` (time.monotonic())
+        on, and until then is off.
+        """
+        self.there("ip", "address", "flush", "dev", "eth1")
+        self._order("there", {"firewalled": ip, "up_at": up_at})
 
     def _order(self, machine: str, order: dict[str, Any]) -> str:
         said = _ask(self._process, {"machine": machine, **order})
@@ -78,6 +86,7 @@ def _ask(process: subprocess.Popen[str], order: dict[str, Any]) -> dict[str, Any
 def main() -> None:
     """One of the two: does what it reads, line by line, and passes on what the other one is to do."""
     sockets: list[socket.socket] = []
+    firewalled: ArpGuest | None = None
     other: subprocess.Popen[str] | None = None
     if sys.argv[1] == "here":
         other = _start(["unshare", "--net", "--", sys.executable, "-m", _MODULE, "there"])
@@ -90,6 +99,11 @@ def main() -> None:
         elif "run" in order:
             done = subprocess.run(order["run"], capture_output=True, text=True, check=False)
             answer = {"failed": done.stderr} if done.returncode else {"output": done.stdout}
+        elif "firewalled" in order:
+            if firewalled is None:
+                firewalled = ArpGuest("eth1", order["firewalled"], order["up_at"])
+            firewalled.up_at = order["up_at"]
+            answer = {"output": ""}
         else:
             sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             sockets[-1].bind(("", order["swallow"]))

@@ -46,7 +46,9 @@ class Population(Protocol):
     """What the LAN's loop needs of its guests; `now` is monotonic seconds."""
 
     def power(self, news: dict[str, Any], now: float) -> None:
-        """A VM went on or off, or (event "decline") found its address in use."""
+        """A VM went on or off, or (event "decline") found its address in use, or (event "discover") asks what it could
+        get and takes nothing.
+        """
 
     def hear(self, frame: bytes, now: float) -> None:
         """A frame came."""
@@ -83,6 +85,9 @@ class Guests:
     def power(self, news: dict[str, Any], now: float) -> None:
         mac = private_mac(news, self._habits.private)
         if mac is None:
+            return
+        if news["event"] == "discover":
+            self._send(dhcp.message(dhcp.DISCOVER, bytes.fromhex(mac.replace(":", "")), random.getrandbits(32)))
             return
         guest = self._guests.pop(mac, None)
         if news["event"] == "decline" and guest is not None:

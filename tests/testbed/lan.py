@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer
+from tests.testbed.dhcp_servers import INTERFACE, SERVERS, DhcpServer, Secondary
 from tests.testbed.guests import Guests, Habits, Journal, Population, ReplayedGuests
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -36,19 +36,33 @@ class LAN(Server):
     """`leases` and `conf` are the server's files. Power changes are told to `power_socket`, a Unix datagram socket:
     `{"event": "on" | "off", "vm": name, "macs": [...], "networks": [...]}`. What guests did is in `guests_log`.
 
-    `mode` is the name of the server, "dhcpd", "kea" or "dnsmasq"; or "replay" where no namespaces can be made (`reason`
+    `mode` is the name of the server, "dhcpd", "kea" or "dnsmasq"; "failover" for two dhcpds, the primary being the
+    server and the other one its `partner`; or "replay" where no namespaces can be made (`reason`
     says why): then the guests write the records of dhcpd themselves.
     """
 
     name = "lan"
 
     def __init__(
-        self, directory: Path, *, server: str = "dhcpd", extra: str = "", boot_ms: int = 0, release: bool = True
+        self,
+        directory: Path,
+        *,
+        server: str = "dhcpd",
+        extra: str = "",
+        disk_kb: int = 0,
+        boot_ms: int = 0,
+        release: bool = True,
     ) -> None:
-        """`extra` is more for the server's configuration; for the rest see `guests.Habits`."""
+        """`extra` is more for the server's configuration; for the rest see `guests.Habits`.
+
+        With `disk_kb` the server's leases are on a disk of that size, which only a LAN in namespaces can have. Its
+        files are seen from outside only while the LAN runs: `leases` says where.
+        """
         super().__init__(directory)
+        self._disk_kb = disk_kb
         self._server = SERVERS[server](directory)
         self._extra = extra
+        self.partner = self._server.partner(directory) if self._server.partner else None
         self.leases = directory / self._server.leases
         self.conf = directory / self._server.conf
         self.guests_log = directory / "guests.log"
@@ -56,7 +70,8 @@ class LAN(Server):
         self.reason = _why_no_namespaces()
         self.mode = "replay" if self.reason else server
         self._habits = ["--boot-ms", str(boot_ms)] + ([] if release else ["--vanish"])
-        self.leases.touch()
+        if not disk_kb:
+            self.leases.touch()
 
     def stop(self) -> None:
         """The same as kill: dhcpd has written what it has said."""
@@ -70,12 +85,22 @@ class LAN(Server):
         """Start it again, after stopping it if it runs; it writes its file anew. Returns when it serves."""
         self._order("restart dhcpd")
 
+    def stop_partner(self) -> None:
+        """The server serves alone."""
+        self._order("stop partner")
+
+    def restart_partner(self) -> None:
+        """The same as `restart_dhcpd`; returns when the two serve together."""
+        self._order("restart partner")
+
     def _prepare(self) -> None:
-        self._server.prepare(self._extra)
+        for server in filter(None, (self._server, self.partner)):
+            server.prepare(self._extra)
 
     def _spawn(self) -> Child:
         self.power_socket.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.testbed.lan", self.mode, *self._habits]
+        command += ["--disk-kb", str(self._disk_kb)] if self._disk_kb else []
         command += [str(self.directory), str(self.power_socket)]
         environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
         beginning = [] if self.mode == "replay" else namespaces()
@@ -83,6 +108,8 @@ class LAN(Server):
 
     def _wait(self) -> None:
         self.child.wait_until_ready(_START_TIMEOUT_S)
+        if self._disk_kb:
+            self.leases = Path(f"/proc/{self.child.pid}/root", *_disk_of(self.directory).parts[1:], self._server.leases)
 
     def connect(self, port: int) -> socket.socket:
         """A connection to a TCP port of dhcpd's machine, made inside: a socket keeps the network it was made in.
@@ -136,8 +163,13 @@ class _Running:
     """A DHCP server on its end of the wire."""
 
     def __init__(self, server: DhcpServer) -> None:
+        """It is begun; see `finish`."""
         self._server = server
         self._child = self._start()
+
+    def finish(self) -> None:
+        """Wait until it serves."""
+        self._child.wait_until_ready(_START_TIMEOUT_S)
 
     def stop(self) -> None:
         self._child.stop()
@@ -145,18 +177,27 @@ class _Running:
     def restart(self) -> None:
         self.stop()
         self._child = self._start()
+        self.finish()
 
     def _start(self) -> Child:
         server = self._server
-        log = server.directory / f"{server.programs[0]}.log"
-        child = Child(server.command(), log, ready=server.ready, environment={**os.environ, **server.environment()})
-        child.wait_until_ready(_START_TIMEOUT_S)
-        return child
+        log = server.directory / f"{Path(server.conf).stem}.log"
+        return Child(server.command(), log, ready=server.ready, environment={**os.environ, **server.environment()})
+
+
+def _disk_of(directory: Path) -> Path:
+    return directory.absolute() / "disk"
+
+
+def _mount(disk: Path, size_kb: int) -> None:
+    disk.mkdir(exist_ok=True)
+    run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "leases", disk])
 
 
 def _lay_wire() -> None:
     run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "guests0"])
-    run(["ip", "addr", "add", f"{_GATEWAY}/16", "dev", INTERFACE])
+    for address in (_GATEWAY, Secondary.own_ip):
+        run(["ip", "addr", "add", f"{address}/16", "dev", INTERFACE])
     for end in ("lo", INTERFACE, "guests0"):
         run(["ip", "link", "set", end, "up"])
 
@@ -210,6 +251,7 @@ def main() -> None:
     parser.add_argument("mode", choices=(*SERVERS, "replay"))
     parser.add_argument("--boot-ms", type=int, default=0)
     parser.add_argument("--vanish", action="store_true")
+    parser.add_argument("--disk-kb", type=int, default=0)
     parser.add_argument("directory", type=Path)
     parser.add_argument("power_socket")
     chosen = parser.parse_args()
@@ -225,13 +267,22 @@ def main() -> None:
         _serve(power, None, replayed, {"restart dhcpd": lambda _: replayed.rewrite()})
     else:
         _lay_wire()
-        running, wire = _Running(SERVERS[chosen.mode](directory)), _plug_in()
-        print("the LAN is up", flush=True)
+        server = SERVERS[chosen.mode](directory, _disk_of(directory) if chosen.disk_kb else None)
+        if chosen.disk_kb:
+            _mount(server.disk, chosen.disk_kb)
+            server.lease_file.touch()
+        running, wire = _Running(server), _plug_in()
         orders: dict[str, _Order] = {
             "stop dhcpd": lambda _: running.stop(),
             "restart dhcpd": lambda _: running.restart(),
             "connect": _connect,
         }
+        if server.partner is not None:
+            partner = _Running(server.partner(directory))
+            orders |= {"stop partner": lambda _: partner.stop(), "restart partner": lambda _: partner.restart()}
+            partner.finish()
+        running.finish()
+        print("the LAN is up", flush=True)
         _serve(power, wire, Guests(wire.send, habits, journal), orders)
 
 

@@ -98,6 +98,12 @@ class World:
     allocated: dict[str, int | None] = field(default_factory=dict)
     """What disks occupy, in MB, where it is not their whole capacity; None: nobody can tell."""
     free_mb: int = 500_000
+    datastores: tuple[str, ...] = ("nfs1",)
+    """What every host sees."""
+    reads_workstations: bool = False
+    """Whether hosts can read disks in the format of VMware Workstation."""
+    is_vcenter: bool = False
+    """Whether copies of disks keep the type and the adapter of the original, as those by a vCenter do."""
     moved: list[str] = field(default_factory=list)
     """The moids of the VMs that were switched on as moved ones."""
     deaf_guests: set[str] = field(default_factory=set)
@@ -105,6 +111,8 @@ class World:
     leases: list[tuple[float, Lease]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     """MACs whose old leases were ended."""
+    declined: set[str] = field(default_factory=set)
+    """Addresses that their guests have declined."""
     guest_addresses: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """What VMware Tools say, by VM."""
     down: set[str] = field(default_factory=set)
@@ -117,8 +125,8 @@ class World:
     log: list[str] = field(default_factory=list)
     registered: int = 0
 
-    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1") -> None:
-        directory = f"[{datastore}] golden/{image}"
+    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1", library: str = "golden") -> None:
+        directory = f"[{datastore}] {library}/{image}"
         self.directories.add(directory)
         path = f"{directory}/{image}.vmdk"
         self.disks[path] = DiskInfo(path, "lsilogic", "vmfs", size_mb, _extents(path, size_mb), thin=True)
@@ -153,7 +161,7 @@ class FakeHypervisor:
     networks: tuple[str, ...] = ("Private", "Public")
     maintenance: bool = False
     uuid: str = ""
-    booted_at: datetime | None = None
+    booted_at: datetime | None = datetime(2026, 11, 20, 4, 0, 0, 250_000, tzinfo=UTC)
     nested: bool = False
 
     def _answer(self) -> None:
@@ -176,7 +184,7 @@ class FakeHypervisor:
                 self.ram_mb,
                 1024 + used,
                 16,
-                (self._datastore("nfs1"),),
+                tuple(map(self._datastore, self.world.datastores)),
                 self.networks,
                 uuid=self.uuid or f"uuid-of-{self.name}",
                 booted_at=self.booted_at,
@@ -355,6 +363,9 @@ class FakeHypervisor:
     @port
     def disk(self, path: str) -> DiskInfo | None:
         self._answer()
+        datastore = path.removeprefix("[").partition("]")[0]
+        if datastore not in self.world.datastores and path not in self.world.disks:
+            raise ProvisioningError("vsphere_fault", f"{self.name} has no datastore {datastore!r}")
         return self.world.disks.get(path)
 
     @port
@@ -363,10 +374,16 @@ class FakeHypervisor:
         if target in self.world.disks:
             raise ProvisioningError("image_exists", f"{target} exists")
         progress(50)
-        capacity_mb = self.world.disks[source].capacity_mb
-        self.world.disks[target] = DiskInfo(
-            target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True
-        )
+        original = self.world.disks[source]
+        if not original.create_type.startswith("vmfs") and not self.world.reads_workstations:
+            raise ProvisioningError(
+                "vsphere_fault", f"{self.name} does not copy {source}", detail={"fault": "InvalidDiskFormat"}
+            )
+        capacity_mb = original.capacity_mb
+        copy = DiskInfo(target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True)
+        if self.world.is_vcenter:
+            copy = replace(copy, adapter=original.adapter, create_type=original.create_type, thin=original.thin)
+        self.world.disks[target] = copy
 
     @port
     def move_disk(self, source: str, target: str) -> None:
@@ -384,16 +401,17 @@ class FakeHypervisor:
     @port
     def list_directory(self, path: str) -> list[FileEntry] | None:
         self._answer()
-        below = {name.removeprefix(f"{path}/") for name in self.world.directories if name.startswith(f"{path}/")}
+        below = [d for d in self.world.directories if d.startswith(f"{path}/")]
         if path not in self.world.directories and not below:
             return None
         inside = dict.fromkeys([*self.world.files, *self.world.disks], 1024)
         for disk in self.world.disks.values():
             inside |= {f"{disk.path.rpartition('/')[0]}/{part.name}": part.size_bytes for part in disk.extents}
-        here = {p.removeprefix(f"{path}/"): size for p, size in inside.items() if p.startswith(f"{path}/")}
-        files = [FileEntry(name, size, is_directory=False) for name, size in here.items() if "/" not in name]
-        folders = sorted({name.partition("/")[0] for name in [*below, *(name for name in here if "/" in name)]})
-        return files + [FileEntry(name, 0, is_directory=True) for name in folders]
+        here = {p.removeprefix(path + "/"): size for p, size in inside.items() if p.startswith(path + "/")}
+        directories = {d.removeprefix(f"{path}/").partition("/")[0] for d in below}
+        return [FileEntry(name, 0, is_directory=True) for name in sorted(directories)] + [
+            FileEntry(name, size, is_directory=False) for name, size in here.items() if "/" not in name
+        ]
 
     @port
     def make_directory(self, path: str) -> None:
@@ -403,6 +421,10 @@ class FakeHypervisor:
     @port
     def move_directory(self, source: str, target: str) -> None:
         self._answer()
+        if source not in self.world.directories:
+            if target in self.world.directories:
+                return  # an earlier try has moved it, and its answer was lost
+            raise ProvisioningError("vsphere_fault", f"{source} is missing")
         if target in self.world.directories:
             raise ProvisioningError("image_exists", f"{target} exists")
         self.world.files = {_moved(path, source, target): content for path, content in self.world.files.items()}
@@ -478,7 +500,7 @@ class FakeLeases:
     ) -> Lease:
         for number, (at, lease) in enumerate(self.world.leases):
             fresh = number >= armed.marks[0] if armed.marks else at >= armed.at - 2
-            if lease.mac == mac and fresh:
+            if lease.mac == mac and fresh and lease.ip not in self.world.declined:
                 return lease
         for card, ip in guest() if guest else ():
             if card == mac:
@@ -486,18 +508,25 @@ class FakeLeases:
         self.world.now += timedelta(seconds=timeout_s)
         raise ProvisioningError("ip_not_seen", f"no lease of {mac}")
 
+    @port
+    def look_again(self, lease: Lease, armed: Armed) -> Lease | None:
+        return None if lease.ip in self.world.declined else lease
+
 
 @dataclass
 class FakeInventory:
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
     revised: list[Revision] = field(default_factory=list)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """Those of other pools."""
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         return self.known.get(host_name)
 
     def profile(self, name: str) -> Profile | None:
-        return Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
+        own = Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
+        return self.profiles.get(name, own)
 
     def image_sizes(self) -> list[tuple[int, int, int]]:
         return [(1024, 1, 1), (4096, 2, 1)]
@@ -576,7 +605,8 @@ class FakeImages:
         holder = self.held.get((work.datastore, work.image))
         if holder is not None and holder.event_id not in (work.event_id, over if over in self.abandoned else None):
             return Busy(holder, holder.event_id in self.abandoned, holder.event_id in self.ended)
-        self.held[work.datastore, work.image] = work
+        self.held.pop((work.datastore, work.image), None)
+        self.held[work.datastore, work.image] = work  # in the order in which they were begun
         return None
 
     @port
@@ -640,12 +670,13 @@ class FakeLooks:
 @dataclass
 class FakePools:
     pool: Pool
+    others: tuple[Pool, ...] = ()
 
     def of(self, profile: Profile) -> Pool:
         return self.pool
 
     def all(self) -> list[Pool]:
-        return [self.pool]
+        return [self.pool, *self.others]
 
 
 IMAGES = [
@@ -690,10 +721,10 @@ class Site:
             data[section] = {**data[section], **values} if isinstance(values, dict) else values
         return request(call, source="urn:vcl:mn:mn1", data=data, now=self.world.now)
 
-    def job(self, event: Event, book: StoredSteps | None = None) -> Job:
+    def job(self, event: Event, book: StoredSteps | None = None, epoch: int = 1) -> Job:
         book = book or StoredSteps()
         clock = FakeClock(self.world)
-        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read())
+        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read(), epoch=epoch)
 
     def run(self, event: Event) -> dict[str, Any]:
         return CALLS[event.call].run(self.job(event), self.tools)
@@ -705,7 +736,7 @@ class Site:
             return CALLS[event.call].run(self.job(event, book), self.tools)
         except Died:
             self.world.die_at = None
-            return CALLS[event.call].run(self.job(event, book), self.tools)
+            return CALLS[event.call].run(self.job(event, book, epoch=2), self.tools)
 
 
 def loaded(**pool: Any) -> Site:

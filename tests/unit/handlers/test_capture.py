@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -277,6 +278,21 @@ def test_what_is_promised_to_others_is_not_free() -> None:
     assert COPY in site.world.disks
 
 
+def test_of_two_captures_that_do_not_both_fit_the_first_one_is_made() -> None:
+    site = ready()
+    site.world.free_mb = 3000
+    later = ImageWork("nfs1", "other-v1", "other", "capture", "main", f"{GOLDEN}/.other-v1.x", needed_mb=2000)
+
+    def come_later(method: str) -> None:
+        if method == "datastore":
+            site.images.held.setdefault(("nfs1", "other-v1"), later)
+
+    site.world.on_call = come_later
+    site.run(site.event("capture"))
+    assert list(site.images.held.values()) == [later]
+    assert COPY in site.world.disks
+
+
 def test_a_datastore_that_is_full_in_mid_copy_is_left_as_it_was_and_the_error_says_what_was_missing() -> None:
     site = ready()
 
@@ -288,6 +304,32 @@ def test_a_datastore_that_is_full_in_mid_copy_is_left_as_it_was_and_the_error_sa
     site.world.on_call = fill
     error = refused(site)
     assert (error.code, error.detail["missing_mb"]) == ("datastore_full", 548)
+
+
+def test_a_datastore_that_has_room_again_after_it_was_full_is_not_said_to_lack_any() -> None:
+    site = ready()
+
+    def full(method: str) -> None:
+        if method == "copy_disk":
+            raise ProvisioningError("datastore_full", "the datastore is full")
+
+    site.world.on_call = full
+    error = refused(site)
+    assert error.detail["missing_mb"] == 0
+    assert "was full in the middle of the copy, and now has 500000 MB free" in error.message
+
+
+def test_while_nobody_can_tell_what_is_free_the_hypervisor_s_own_error_stays() -> None:
+    site = ready()
+
+    def full(method: str) -> None:
+        if method == "copy_disk":
+            site.world.down = set(POOL.endpoints)
+            raise ProvisioningError("datastore_full", "the hypervisor's own words")
+
+    site.world.on_call = full
+    with pytest.raises(ProvisioningError, match="the hypervisor's own words"):
+        capture.capture(site.job(site.event("capture")), site.tools)
 
 
 # --- the copy is looked at -------------------------------------------------------------------------------------------
@@ -423,6 +465,16 @@ def test_the_image_of_another_reservation_or_revision_is_a_name_that_is_taken(ch
     assert refused(site, event).code == "image_exists"
 
 
+def test_an_image_that_was_only_brought_from_elsewhere_is_not_the_capture_s_own() -> None:
+    site = ready()
+    event = site.event("capture", reservation={"state": "checkpoint"})
+    site.run(event)
+    path = f"{GOLDEN}/{NEW}/{manifest.FILE}"
+    site.world.files[path] = replace(manifest_of(site), purpose="stage").text()
+    site.run(site.event("power_off"))
+    assert refused(site, event).code == "image_exists"
+
+
 def test_a_manifest_without_its_disk_is_no_image_that_was_made_before() -> None:
     site = ready()
     event = site.event("capture", reservation={"state": "checkpoint"})
@@ -487,7 +539,38 @@ def test_a_capture_killed_and_then_cancelled_leaves_nothing_unfinished(number: i
     with pytest.raises(Died):
         capture.capture(site.job(event, book), site.tools)
     site.world.die_at = None
-    capture.undo(site.job(event, book), site.tools)
+    capture.undo(site.job(event, book, epoch=2), site.tools)
+    assert hidden(site) == []
+    assert site.images.held == {}
+
+
+@pytest.mark.parametrize("wakes_at", ["take", "make_directory", "copy_disk", "write_file", "move_directory", "done"])
+def test_a_service_that_was_overtaken_never_moves_what_the_next_one_has_begun(wakes_at: str) -> None:
+    site = ready()
+    event = site.event("capture")
+    book = StoredSteps()
+
+    def sleep(method: str) -> None:
+        if method == "move_directory":
+            raise Died
+
+    site.world.on_call = sleep
+    with pytest.raises(Died):
+        capture.capture(site.job(event, book), site.tools)
+    (prepared,) = [path for path in site.world.directories if "/." in path]
+    awake: list[bool] = []
+
+    def wake(method: str) -> None:
+        if method == wakes_at and not awake:
+            awake.append(True)
+            with suppress(ProvisioningError):  # what comes of it is nobody's business any more
+                site.hypervisors["esx1"].move_directory(prepared, f"{GOLDEN}/{NEW}")
+            assert (COPY in site.world.disks) == (f"{GOLDEN}/{NEW}" in site.world.directories), "half an image"
+
+    site.world.on_call = wake
+    capture.capture(site.job(event, book, epoch=2), site.tools)
+    assert awake
+    assert manifest_of(site).made_for.event == event.id
     assert hidden(site) == []
     assert site.images.held == {}
 

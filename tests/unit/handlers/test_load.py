@@ -456,6 +456,22 @@ def test_a_lease_from_before_this_power_on_is_not_taken_for_the_new_one() -> Non
     assert site.run(site.event("load"))["private_ip"] != first
 
 
+@pytest.mark.parametrize("call", ["mark", "look_again"])
+def test_an_address_that_its_guest_declines_before_the_reply_is_not_replied(call: str) -> None:
+    """A guest looks whether its address is in use after it was given, while the load does what is left to do."""
+    site = Site()
+
+    def decline(method: str) -> None:
+        if method == call and site.world.leases and not site.world.declined:
+            at, lease = site.world.leases[-1]
+            site.world.declined.add(lease.ip)
+            site.world.leases.append((at, replace(lease, ip="10.77.1.99")))
+
+    site.world.on_call = decline
+    assert site.run(site.event("load"))["private_ip"] == "10.77.1.99"
+    assert site.world.declined
+
+
 def test_a_vm_that_goes_for_the_load_takes_no_room_from_it_though_it_was_counted_as_nobodys() -> None:
     site = Site(pool=replace(POOL, endpoints=("esx1",)))
     site.run(site.event("load"))
@@ -466,6 +482,23 @@ def test_a_vm_that_goes_for_the_load_takes_no_room_from_it_though_it_was_counted
         Claim(foreign_claim_id(old.endpoint, old.moid), key, 0, 14_200, 1, "", ClaimState.FOREIGN),
     ]
     assert site.run(site.event("load", image={"min_ram_mb": 4096}))["host"] == "esx1"
+
+
+def test_a_datastore_that_is_full_in_mid_copy_says_how_much_was_missing_and_keeps_nothing_of_the_copy() -> None:
+    site = Site()
+
+    def fill(method: str) -> None:
+        if method == "copy_disk":
+            site.world.free_mb = 1500
+            path = f"{DIRECTORY}/{IMAGE}.unfinished.vmdk"
+            site.world.files[path] = b"half"
+            raise ProvisioningError("datastore_full", "the datastore is full")
+
+    site.world.on_call = fill
+    with pytest.raises(ProvisioningError) as caught:
+        site.run(site.event("load"))
+    assert "vclv1-27 needs up to 2048 MB on [nfs1], where 1500 MB are free: 548 MB are missing" in caught.value.message
+    assert not [path for path in site.world.files if "unfinished" in path]
 
 
 # --- what the vm is made of ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esxprov.errors import ProvisioningError
-from esxprov.handlers.reap import hold, reap
+from esxprov.handlers.reap import clear, hold, reap
 from esxprov.model import ImageWork
 from tests.unit.world import IMAGE, POOL, Site
 
@@ -88,6 +88,24 @@ def test_a_row_never_costs_what_is_not_marked_as_unfinished(path: str) -> None:
     with pytest.raises(ProvisioningError, match="is no unfinished image"):
         hold(site.tools, site.hypervisors["esx1"], ImageWork("nfs1", "new-v0", "mine", "capture", "main", "x"))
     assert site.world.paths() == before
+
+
+def test_of_an_event_all_is_removed_that_its_services_prepared_one_after_the_other_and_nothing_else() -> None:
+    site = Site()
+    stem = "[nfs1] golden/.new-v0.dead.0123abcd"
+    left(site, f"{stem}-2")
+    others = ["[nfs1] golden/.new-v0.dead2.0123abcd-1", f"{stem}0-1", f"{stem}-1x", "[nfs1] golden/x.0123abcd-1"]
+    site.world.directories |= {f"{stem}-1", f"{stem}-3", *others}
+    assert reap(site.tools) == 1
+    assert [path for path in site.world.paths() if IMAGE not in path] == sorted(others)
+
+
+def test_who_may_have_been_overtaken_leaves_what_came_after_it() -> None:
+    site = Site()
+    stem = "[nfs1] golden/.new-v0.mine.0123abcd"
+    site.world.directories |= {f"{stem}-{epoch}" for epoch in (1, 2, 3)}
+    clear(site.hypervisors["esx1"], ImageWork("nfs1", "new-v0", "mine", "capture", "main", f"{stem}-2"))
+    assert [path for path in site.world.paths() if IMAGE not in path] == [f"{stem}-3"]
 
 
 def test_an_abandoned_event_still_has_its_image() -> None:

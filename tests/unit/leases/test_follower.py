@@ -67,6 +67,13 @@ def test_a_half_written_record_is_carried_to_the_next_look(path: Path) -> None:
     assert news(file) == [B]
 
 
+def test_however_much_was_appended_is_read_at_one_look(path: Path) -> None:
+    file = following(path, ONE)
+    macs = [f"00:50:56:00:{n >> 8:02x}:{n & 255:02x}" for n in range(1000)]
+    append(path, b"".join(record(f"10.78.{n >> 8}.{n & 255}", mac) for n, mac in enumerate(macs)))
+    assert news(file) == macs
+
+
 def test_the_old_file_is_read_to_its_end_before_the_new_one(path: Path) -> None:
     file = following(path, ONE)
     append(path, TWO)

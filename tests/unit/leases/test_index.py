@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from esxprov.leases.index import Index
-from tests.unit.leases.written import NOW, A, B, fixed_host, record
+from esxprov.leases.parser import Record
+from tests.unit.leases.written import NOW, A, B, at, fixed_host, record
 
 ONE, TWO, THREE = (record(f"10.77.1.{n}", A) for n in (1, 2, 3))
 
@@ -29,6 +30,22 @@ def ips(index: Index, mac: str = A) -> list[str]:
 
 def test_the_last_written_of_three_active_leases_is_the_newest() -> None:
     assert ips(live(TWO, ONE, THREE)) == ["10.77.1.2", "10.77.1.1", "10.77.1.3"]
+
+
+def test_a_lease_that_is_only_written_again_is_no_news() -> None:
+    """dhcpd does so when its failover peer or DNS has been told of it, which may be long after."""
+    index = live(ONE)
+    before = index.records(A)[0].sequence
+    assert index.feed(ONE.replace(b"  cltt", f"  tstp {at(NOW + 9000)};\n  cltt".encode())) == []
+    assert [found.sequence for found in index.records(A)] == [before]
+
+
+def test_a_lease_without_an_end_that_is_given_again_is_news() -> None:
+    index = live(record("10.77.1.1", A, starts=NOW, ends=None))
+    before = index.records(A)[0].sequence
+    (changed,) = index.feed(record("10.77.1.1", A, starts=NOW + 60, ends=None))
+    assert isinstance(changed, Record)
+    assert changed.sequence > before
 
 
 def test_a_rewrite_in_another_order_changes_nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from esxprov.leases.follower import LeaseFile
 from esxprov.leases.omapi import OmapiError, OmapiLease
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher
-from esxprov.leases.witnesses import DhcpdItself, Guest, Neighbour, Witness
+from esxprov.leases.witnesses import Answers, DhcpdItself, Guest, Neighbour, Witness
 from esxprov.model import Lease
 from tests.unit.leases.written import NOW, record
 
@@ -27,14 +27,14 @@ OLD = Lease("10.77.1.9", MAC, "active", NOW - 600, NOW + 6600, NOW - 600)
 class Dhcpd:
     """What dhcpd would say by OMAPI."""
 
-    leases: dict[str, OmapiLease] = field(default_factory=dict)
+    known: Sequence[OmapiLease] = ()
     broken: bool = False
     ended: list[str] = field(default_factory=list)
 
-    def lease(self, ip: str) -> OmapiLease | None:
+    def leases(self, mac: str, candidates: Iterable[str]) -> list[OmapiLease]:
         if self.broken:
             raise OmapiError("dhcpd at 127.0.0.1:7911 refuses the connection: set omapi-port")
-        return self.leases.get(ip)
+        return [known for known in self.known if known.mac == mac]
 
     def expire(self, ip: str, mac: str, now: int) -> bool:
         if self.broken:
@@ -43,8 +43,8 @@ class Dhcpd:
         return True
 
 
-def itself(dhcpd: Dhcpd) -> DhcpdItself:
-    return DhcpdItself(dhcpd, lambda: NOW)  # type: ignore[arg-type]  # what it asks is what Dhcpd has
+def itself(dhcpd: Dhcpd, answers: Answers = lambda *_: None) -> DhcpdItself:
+    return DhcpdItself(dhcpd, lambda: NOW, answers)  # type: ignore[arg-type]  # what it asks is what Dhcpd has
 
 
 HEARD = OmapiLease("10.77.1.9", MAC, "active", NOW + 7200, NOW + 5)
@@ -65,16 +65,36 @@ HEARD = OmapiLease("10.77.1.9", MAC, "active", NOW + 7200, NOW + 5)
 def test_dhcpd_is_believed_if_it_has_heard_the_client_since_and_the_lease_is_its(
     known: OmapiLease | None, believed: bool
 ) -> None:
-    dhcpd = Dhcpd({"10.77.1.9": known} if known else {})
+    dhcpd = Dhcpd([known] if known else [])
     lease = itself(dhcpd).lease(MAC, [OLD], NOW)
     assert (lease is not None) is believed
     if lease:
         assert (lease.ip, lease.evidence) == ("10.77.1.9", "omapi-cltt")
 
 
+def test_of_several_addresses_that_were_heard_of_the_last_one_counts() -> None:
+    """The firmware's lease, of another client identifier, was heard of before that of the system it has loaded."""
+    other = replace(OLD, ip="10.77.1.8")
+    heard = [HEARD, replace(HEARD, ip="10.77.1.8", cltt=NOW + 9)]
+    for known in (heard, heard[::-1]):
+        lease = itself(Dhcpd(known)).lease(MAC, [OLD, other], NOW)
+        assert lease is not None
+        assert lease.ip == "10.77.1.8"
+
+
+@pytest.mark.parametrize(("answered", "believed"), [(True, True), (False, False), (None, True)])
+def test_dhcpd_is_not_believed_where_nobody_answers_though_it_could_be_told(
+    answered: bool | None, believed: bool
+) -> None:
+    """The client was heard with a DISCOVER, and another server has given it another address."""
+    witness = itself(Dhcpd([HEARD]), lambda *_: answered)
+    assert (witness.lease(MAC, [OLD], NOW) is not None) is believed
+    assert ("nobody answers with its MAC at 10.77.1.9" in witness.says()) is not believed
+
+
 @pytest.mark.parametrize(("answered", "believed"), [(True, True), (False, False), (None, False)])
 def test_an_address_is_believed_if_its_mac_answers_there(answered: bool | None, believed: bool) -> None:
-    witness = Neighbour(lambda ip, mac, timeout_s: answered)
+    witness = Neighbour(lambda *_: answered)
     lease = witness.lease(MAC, [OLD], NOW)
     assert (lease.evidence if lease else None) == ("neighbour" if believed else None)
     if answered is None:
@@ -158,8 +178,63 @@ def test_an_address_that_the_guest_has_declined_is_believed_from_nobody(watcher:
         source.wait(MAC, mark, 0.2, never)
 
 
+def test_what_was_answered_is_looked_at_again_in_the_file(tmp_path: Path) -> None:
+    """Nobody tells the watcher of changes here: it looks."""
+    path = tmp_path / "dhcpd.leases"
+    path.touch()
+    watcher = LeaseWatcher(LeaseFile(path), clock=lambda: NOW)
+    source = FreshLeases([watcher])
+    armed = source.arm(MAC)
+
+    def write(data: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(data)
+
+    write(record("10.77.1.10", MAC, ends=NOW + 6600))
+    watcher.mark()
+    lease = source.wait(MAC, armed, 0, never)
+    assert source.look_again(lease, armed) == lease
+    write(record("10.77.1.10", None, "abandoned"))
+    assert source.look_again(lease, armed) is None
+    write(record("10.77.1.11", MAC, ends=NOW + 6600))
+    watcher.mark()
+    following = source.look_again(lease, armed)
+    assert following is not None
+    assert following.ip == "10.77.1.11"
+
+
+@pytest.mark.parametrize("written", [b"", record("10.77.1.9", None, "abandoned")], ids=["stands", "declined"])
+def test_what_a_witness_has_told_stands_until_it_is_declined(
+    watcher: LeaseWatcher, tmp_path: Path, written: bytes
+) -> None:
+    source = leases(watcher, Says(OLD))
+    armed = source.arm(MAC)
+    told = replace(OLD, evidence="neighbour")
+    with (tmp_path / "dhcpd.leases").open("ab") as file:
+        file.write(written)
+    assert source.look_again(told, armed) == (None if written else told)
+
+
+def test_an_address_that_one_source_has_seen_declined_is_taken_from_no_other(tmp_path: Path) -> None:
+    """Failover peers do not learn of it at the same time."""
+    files = [tmp_path / "primary.leases", tmp_path / "secondary.leases"]
+    for file in files:
+        file.touch()
+    watchers = [LeaseWatcher(LeaseFile(file), clock=lambda: NOW) for file in files]
+    source = FreshLeases(watchers)
+    armed = source.arm(MAC)
+    for file in files:
+        file.write_bytes(record("10.77.1.10", MAC, ends=NOW + 6600))
+    for watcher in watchers:
+        watcher.mark()
+    lease = source.wait(MAC, armed, 0, never)
+    with files[1].open("ab") as secondary:
+        secondary.write(record("10.77.1.10", None, "abandoned"))
+    assert source.look_again(lease, armed) is None
+
+
 def test_the_error_says_what_was_seen_and_what_was_tried(watcher: LeaseWatcher) -> None:
-    source = leases(watcher, itself(Dhcpd(broken=True)), Neighbour(lambda ip, mac, timeout_s: False), guests=True)
+    source = leases(watcher, itself(Dhcpd(broken=True)), Neighbour(lambda *_: False), guests=True)
     with pytest.raises(ProvisioningError) as caught:
         source.wait(MAC, source.arm(MAC), 0.1, never, lambda: [])
     for said in (

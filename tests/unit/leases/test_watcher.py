@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import pytest
-from inotify_simple import Event, INotify, flags
+from inotify_simple import flags
 
 from esxprov.errors import ProvisioningError
-from esxprov.leases.follower import LeaseFile
+from esxprov.leases.follower import LeaseFile, StaticHosts
+from esxprov.leases.parser import Host
 from esxprov.leases.wait import FreshLeases
 from esxprov.leases.watcher import LeaseWatcher, Mark
 from esxprov.model import Lease
@@ -248,14 +251,14 @@ def test_the_safety_tick_sees_what_no_event_told(bench: Bench, monkeypatch: pyte
 def test_an_overflow_of_the_event_queue_loses_no_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.watcher.stop()
     bench.watcher = bench.another()
-    overflow = [Event(-1, int(flags.Q_OVERFLOW), 0, "")]
+    overflow = struct.pack("iIII", -1, flags.Q_OVERFLOW, 0, 0)
 
-    def overflowed(inotify: object, timeout: int | None = None) -> list[Event]:
-        read(inotify, timeout=timeout)
+    def overflowed(file: int, length: int) -> bytes:
+        read(file, length)
         return overflow
 
-    read = INotify.read
-    monkeypatch.setattr("esxprov.leases.watcher.INotify.read", overflowed)
+    read = os.read
+    monkeypatch.setattr("esxprov.leases.watcher.os.read", overflowed)
     bench.watcher.start()
     mark = bench.watcher.mark()
     bench.append(record("10.77.1.10", B))
@@ -269,9 +272,9 @@ def test_events_of_other_files_in_the_directory_are_not_looked_into(
     looked: SimpleQueue[bool] = SimpleQueue()
     look = bench.watcher._look
 
-    def counted() -> None:
+    def counted(**how: bool) -> None:
         looked.put(True)
-        look()
+        look(**how)
 
     monkeypatch.setattr(bench.watcher, "_look", counted)
     bench.path.with_name("dhclient.leases").write_bytes(b"x")
@@ -279,6 +282,34 @@ def test_events_of_other_files_in_the_directory_are_not_looked_into(
         looked.get(timeout=NOT_LONG_S)
     bench.append(record("10.77.1.10", B))
     assert looked.get(timeout=SOON_S)
+
+
+def test_a_lease_that_is_written_costs_no_look_at_dhcpd_conf(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: SimpleQueue[bool] = SimpleQueue()
+
+    def counted(hosts: StaticHosts) -> list[Host]:
+        looked.put(True)
+        return []
+
+    monkeypatch.setattr(StaticHosts, "poll", counted)
+    bench.append(record("10.77.1.10", B))
+    assert bench.announced_ip() == "10.77.1.10"
+    assert looked.empty()
+    bench.conf.write_bytes(fixed_host("vcl-1", C, "10.77.2.1"))
+    assert looked.get(timeout=SOON_S)
+
+
+def test_the_safety_tick_sees_a_change_of_an_included_file(bench: Bench) -> None:
+    included = bench.conf.with_name("conf.d") / "vcl.conf"
+    included.parent.mkdir()
+    included.write_bytes(b"")
+    bench.conf.write_bytes(b'include "%s";' % str(included).encode())
+    bench.watcher.stop()
+    bench.watcher = bench.another(tick_s=0.02)
+    bench.watcher.start()
+    mark = bench.watcher.mark()
+    included.write_bytes(fixed_host("vcl-1", C, "10.77.2.1"))
+    assert bench.ip(C, mark) == "10.77.2.1"
 
 
 def test_a_listener_that_fails_does_not_end_the_reading(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

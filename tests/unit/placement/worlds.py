@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC
 from typing import Any
 
 from hypothesis import strategies as st
@@ -84,6 +85,8 @@ def machines(draw: st.DrawFn, name: str) -> Host:
         cpu_threads=draw(st.integers(1, 32)),
         datastores=(store,),
         networks=draw(st.sampled_from([NETWORKS, NETWORKS, NETWORKS, NETWORKS[:1]])),
+        uuid=f"uuid-of-{name}",
+        booted_at=draw(st.one_of(st.none(), st.datetimes(timezones=st.just(UTC)))),
     )
 
 
