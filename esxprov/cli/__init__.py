@@ -44,6 +44,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
                             esxprov events show EVENT
     No host takes a VM:     esxprov place --image NAME --explain
     How many still fit:     esxprov capacity
+    A datastore is full:    esxprov images orphans
     """
     context.obj = Setup(conf, overrides, verbose=verbose)
 

@@ -42,6 +42,7 @@ def assignments(path: Path) -> dict[str, str]:
         "HUGE": HUGE,
         "STORED": STORED,
         "REPOSITORY": REPOSITORY_PATH,
+        "DISK": pool.disk.value,
     }
 
 
