@@ -155,13 +155,15 @@ def orphans(setup: Setup, delete: bool, names: tuple[str, ...], pool_name: str |
     if names and not delete:
         raise click.UsageError("--yes is for --delete")
     with _tools_of(setup, pool_name) as (tools, pools):
+        shelves = [_shelf(tools, pool) for pool in pools]
         found = [
             (pool, image)
-            for pool in pools
-            for shelf in [_shelf(tools, pool)]
+            for pool, shelf in zip(pools, shelves, strict=True)
             for image in shelf.images
             if not keepers(image, shelf.blind)
         ]
+        for one in dict.fromkeys(one for shelf in shelves for one in shelf.blind):
+            click.echo(tables.printable(f"esxprov: no image is an orphan as long as {one}"), err=True)
         if not delete:
             rows = [{"pool": pool.name, **_short(image)} for pool, image in found]
             columns = ["image", "state", "size_mb", "deleted", "captured"]
@@ -314,4 +316,4 @@ def _users(image: Shelved) -> list[dict[str, Any]]:
 
 def _say_blind(shelves: Sequence[Shelf]) -> None:
     for one in dict.fromkeys(one for shelf in shelves for one in shelf.blind):
-        click.echo(f"esxprov: users may be missing: {one}", err=True)
+        click.echo(tables.printable(f"esxprov: users may be missing: {one}"), err=True)

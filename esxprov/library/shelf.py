@@ -141,7 +141,8 @@ def flaws(image: Shelved) -> list[str]:
         found.append(f"its manifest is that of {manifest.image}")
     if manifest and manifest.descriptor_sha256 and manifest.descriptor_sha256 != image.descriptor_sha256:
         found.append("its descriptor was changed since it was made: its disk may have been written to")
-    if manifest and manifest.descriptor_sha256 and not names & {f"{image.name}.vmx", f"{image.name}.vmx.reference"}:
+    was_a_vm_s = manifest is not None and manifest.purpose == "capture" and manifest.descriptor_sha256
+    if was_a_vm_s and not names & {f"{image.name}.vmx", f"{image.name}.vmx.reference"}:
         found.append("its reference VMX is not there: VMs get the hardware that is usual for its operating system")
     return found
 

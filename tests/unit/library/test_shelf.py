@@ -101,6 +101,10 @@ def test_an_image_that_was_copied_there_by_hand_needs_neither_manifest_nor_vmx()
     assert flaws(replace(WHOLE, manifest=None, files=FILES[:2])) == []
 
 
+def test_an_image_that_was_brought_from_where_it_had_no_vmx_needs_none() -> None:
+    assert flaws(replace(WHOLE, manifest=replace(MANIFEST, purpose="stage"), files=FILES[:2])) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "flaw"),
     [
