@@ -6,7 +6,6 @@ then renamed into place. A crash leaves either no image, or the whole one, whose
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import Any
 from esxprov import annotation
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import condition, reap, space, vm
-from esxprov.handlers.image import directory_size_mb, is_ours, maker
+from esxprov.handlers.describe import describe
+from esxprov.handlers.image import directory_size_mb, is_ours
 from esxprov.job import Job
-from esxprov.library import manifest as manifests
 from esxprov.library import reference
-from esxprov.library.manifest import Manifest, Source
+from esxprov.library.manifest import Source
 from esxprov.model import AttachedDisk, ClaimState, DiskInfo, ImageWork, Vm
 from esxprov.ports import Hypervisor, Tools
 
@@ -137,21 +136,14 @@ class _Making:
         return copy
 
     def describe(self, copy: DiskInfo) -> None:
-        """What is beside the disk: the hardware its guest knows, and the manifest, which is read back: an image whose
-        manifest cannot be read would be a taken name for ever.
-        """
-        hypervisor, image = self.hypervisor, self.work.image
-        with self.job.step("describe", f"writing the manifest of {image}"):
-            hardware = reference.of(hypervisor.read_file(self.machine.vmx_path) or b"")
-            if hardware:
-                hypervisor.write_file(f"{self.work.path}/{image}.vmx", hardware)
-            manifest = self._manifest(copy)
-            path = f"{self.work.path}/{manifests.FILE}"
-            hypervisor.write_file(path, manifest.text())
-            if manifests.read(hypervisor.read_file(path)) != manifest:
-                raise ProvisioningError(
-                    "vsphere_fault", f"{path} does not hold what was written: look at the datastore", retryable=True
-                )
+        with self.job.step("describe", f"writing the manifest of {self.work.image}"):
+            hardware = reference.of(self.hypervisor.read_file(self.machine.vmx_path) or b"")
+            owner = annotation.read(self.machine.annotation)
+            origin = owner.image if owner else ""
+            revision = _REVISION.search(origin)
+            source = Source(self.layers[0].path, origin, int(revision[1]) if revision else None)
+            computer = self.job.request.computer.name
+            describe(self.job, self.hypervisor, self.work, copy, hardware, source, computer)
 
     def move(self) -> None:
         with self.job.step("move", f"moving {self.work.image} into the library"):
@@ -162,24 +154,6 @@ class _Making:
                 if error.code != "image_exists" or not is_ours(self.job, self.tools, self.site):
                     raise
                 reap.clear(self.hypervisor, self.work)
-
-    def _manifest(self, copy: DiskInfo) -> Manifest:
-        owner = annotation.read(self.machine.annotation)
-        origin = owner.image if owner else ""
-        revision = _REVISION.search(origin)
-        return Manifest(
-            image=self.work.image,
-            made_for=maker(self.job),
-            source=Source(self.layers[0].path, origin, int(revision[1]) if revision else None),
-            computer=self.job.request.computer.name,
-            capacity_mb=copy.capacity_mb,
-            allocated_mb=self.hypervisor.allocated_mb(self.target),
-            adapter=copy.adapter,
-            create_type=copy.create_type,
-            thin=copy.thin,
-            descriptor_sha256=hashlib.sha256(self.hypervisor.read_file(self.target) or b"").hexdigest(),
-            made_at=self.job.now().isoformat(),
-        )
 
 
 def _work(job: Job, site: vm.Site, needed_mb: int = 0) -> ImageWork:

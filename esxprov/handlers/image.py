@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from esxprov.errors import ProvisioningError
 from esxprov.handlers import sources, vm
 from esxprov.handlers.sources import Source
 from esxprov.job import Job
@@ -41,15 +42,20 @@ def get_image_size(job: Job, tools: Tools) -> dict[str, Any]:
     site = vm.Site.of(job.request, tools)
     image = job.request.image.name
     directory = site.layout.image_directory(image)
-    sizes = [vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, directory))]
-    stored = _in_repository(job, tools)
-    if stored is not None:
-        sizes.append(directory_size_mb(stored.hypervisor, stored.place.image_directory(image)))
-    known = [size for size in sizes if size is not None]
-    if not known:
+    size_mb = vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, directory)) or 0
+    try:
+        stored = _in_repository(job, tools)
+        if stored is not None:
+            stored_mb = directory_size_mb(stored.hypervisor, stored.place.image_directory(image)) or 0
+            size_mb = max(size_mb, stored_mb)
+    except ProvisioningError:
+        # vcld asks at the end of a capture: the image is there, whatever the repository's host says.
+        if not size_mb:
+            raise
+    if not size_mb:
         place = sources.repository(job.request.profile)
         raise sources.missing(site, job.request.profile, image, [place] if place else [])
-    return {"size_mb": max(known)}
+    return {"size_mb": size_mb}
 
 
 def is_ours(job: Job, tools: Tools, site: vm.Site) -> bool:

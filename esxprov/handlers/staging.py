@@ -6,18 +6,17 @@ place as a whole. Who comes while an image is on its way waits for it, and takes
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from esxprov.errors import ProvisioningError
 from esxprov.handlers import condition, reap, sources, space, vm
-from esxprov.handlers.image import image_disk, maker
+from esxprov.handlers.describe import describe
+from esxprov.handlers.image import image_disk
 from esxprov.handlers.sources import Source
 from esxprov.job import Job, Step
 from esxprov.library import conversion, reference
 from esxprov.library import manifest as manifests
-from esxprov.library.manifest import Manifest
 from esxprov.model import DiskInfo, ImageWork
 from esxprov.ports import Hypervisor, Tools
 
@@ -59,7 +58,7 @@ def stage(job: Job, tools: Tools, site: vm.Site, loadstate: str | None = None) -
     if disk is None:
         disk = _bring(job, tools, site)
     elif "staging" in job.steps:
-        reap.discard(tools, site.pool, _work(job, site))
+        _leave(tools, site, _work(job, site))
     copied = job.steps.get("staged") or {}
     return Staged(disk, copied.get("copied_mb", 0), copied.get("source", ""))
 
@@ -81,6 +80,7 @@ def _bring(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
     if refused:
         raise ProvisioningError("vsphere_fault", f"{source.disk.path} {refused}")
     work = _work(job, site, space.needed_mb(source.hypervisor, [source.disk]))
+    has_begun = "staging" in job.steps
     job.keep("staging", path=work.path)
     bringing = _Bringing(job, tools, site, source, work)
     with job.step("stage", f"bringing {image} from {source.place.name} to [{work.datastore}]", "transfervm") as step:
@@ -90,7 +90,11 @@ def _bring(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
     if disk is None:
         copy = bringing.verify()
         bringing.describe(copy)
-        disk = bringing.move()
+        return bringing.move()
+    if has_begun:
+        # Somebody has taken the work over, and the lock with it, which knew what is left here.
+        _leave(tools, site, work)
+    tools.images.done(work)
     return disk
 
 
@@ -123,11 +127,7 @@ class _Bringing:
             busy = reap.hold(self.tools, self.hypervisor, self.work)
             # Asked while nobody else can move it there; before, it may have come between the two questions.
             disk = self.hypervisor.disk(self.site.layout.image_disk(self.work.image))
-            if busy is None:
-                if disk is not None:
-                    self.tools.images.done(self.work)
-                return disk
-            if disk is not None:
+            if busy is None or disk is not None:
                 return disk
             if busy.is_abandoned:
                 # Its service is dead, and the next one may wait for a worker that is waiting here.
@@ -172,21 +172,18 @@ class _Bringing:
         return copy
 
     def describe(self, copy: DiskInfo) -> None:
-        """What is beside the disk: the hardware its guest knows, and the manifest, which is read back."""
-        hypervisor, image = self.hypervisor, self.work.image
-        with self.job.step("describe", f"writing the manifest of {image}"):
-            there = self.source.place.image_directory(image)
-            hardware = self._hardware(there)
-            if hardware:
-                hypervisor.write_file(f"{self.work.path}/{image}.vmx", hardware)
-            manifest = self._manifest(copy, manifests.read(hypervisor.read_file(f"{there}/{manifests.FILE}")))
-            path = f"{self.work.path}/{manifests.FILE}"
-            hypervisor.write_file(path, manifest.text())
-            if manifests.read(hypervisor.read_file(path)) != manifest:
-                raise ProvisioningError(
-                    "vsphere_fault", f"{path} does not hold what was written: look at the datastore", retryable=True
-                )
-        self.job.keep("staged", copied_mb=manifest.allocated_mb or copy.capacity_mb, source=self.source.disk.path)
+        """What is known of where the image came from before stays known."""
+        hypervisor, there = self.hypervisor, self.source.place.image_directory(self.work.image)
+        with self.job.step("describe", f"writing the manifest of {self.work.image}"):
+            origin = manifests.read(hypervisor.read_file(f"{there}/{manifests.FILE}"))
+            source = manifests.Source(
+                self.source.disk.path,
+                origin.source.image if origin else "",
+                origin.source.revision if origin else None,
+            )
+            computer = origin.computer if origin else ""
+            made = describe(self.job, hypervisor, self.work, copy, self._hardware(there), source, computer)
+        self.job.keep("staged", copied_mb=made.allocated_mb or copy.capacity_mb, source=source.path)
 
     def _hardware(self, there: str) -> bytes:
         for name in (f"{self.work.image}.vmx", f"{self.work.image}.vmx.reference"):
@@ -194,27 +191,6 @@ class _Bringing:
             if content is not None:
                 return reference.of(content)
         return b""
-
-    def _manifest(self, copy: DiskInfo, origin: Manifest | None) -> Manifest:
-        """What is known of where the image came from before stays known."""
-        return Manifest(
-            image=self.work.image,
-            made_for=maker(self.job),
-            source=manifests.Source(
-                self.source.disk.path,
-                origin.source.image if origin else "",
-                origin.source.revision if origin else None,
-            ),
-            purpose=self.work.purpose,
-            computer=origin.computer if origin else "",
-            capacity_mb=copy.capacity_mb,
-            allocated_mb=self.hypervisor.allocated_mb(self.copied),
-            adapter=copy.adapter,
-            create_type=copy.create_type,
-            thin=copy.thin,
-            descriptor_sha256=hashlib.sha256(self.hypervisor.read_file(self.copied) or b"").hexdigest(),
-            made_at=self.job.now().isoformat(),
-        )
 
     def move(self) -> DiskInfo:
         layout, image = self.site.layout, self.work.image
@@ -236,6 +212,17 @@ class _Bringing:
                 )
         self.tools.images.done(self.work)
         return disk
+
+
+def _leave(tools: Tools, site: vm.Site, work: ImageWork) -> None:
+    """The image is there: remove what this event has begun itself, and hold nobody up any more."""
+
+    def remove(hypervisor: Hypervisor) -> bool:
+        reap.clear(hypervisor, work)
+        return True
+
+    vm.ask_any(tools, site, remove)
+    tools.images.done(work)
 
 
 def _incomplete(source: Source) -> str:

@@ -87,8 +87,14 @@ class Following:
     def wait_until_copying(self, timeout_s: float = 20) -> None:
         """Until the service has told how far a copy is: it has begun."""
         self._wait_for(
-            lambda note: note["step"] == "copy_disk" and note.get("percent") is not None, "copied nothing", timeout_s
+            lambda note: note["step"] in ("copy_disk", "stage") and note.get("percent") is not None,
+            "copied nothing",
+            timeout_s,
         )
+
+    def wait_for_message(self, part: str, timeout_s: float = 20) -> None:
+        """Until the service has told this."""
+        self._wait_for(lambda note: part in note["message"], f"was not told {part!r}", timeout_s)
 
     def _wait_for(self, wanted: Callable[[dict[str, Any]], bool], otherwise: str, timeout_s: float) -> None:
         while True:

@@ -89,6 +89,18 @@ def test_the_size_of_an_image_is_the_larger_one_of_library_and_repository() -> N
     assert size_mb(IMAGE) == 4097
 
 
+@pytest.mark.parametrize("image", [IMAGE, "old"])
+def test_a_repository_that_cannot_be_asked_hides_only_the_size_of_what_the_library_has_not(image: str) -> None:
+    site = with_repository()
+    event = site.event("get_image_size", image={"name": image}, profile=REPOSITORY)
+    site.looks.remembered = [replace(look, problem="silent") for look in site.looks.at(site.pool.endpoints)]
+    if image == IMAGE:
+        assert site.run(event) == {"size_mb": 2049}
+    else:
+        with pytest.raises(ProvisioningError, match="cannot be asked"):
+            site.run(event)
+
+
 def test_the_size_of_a_huge_image_fits_into_vcl_s_column() -> None:
     site = with_repository()
     site.world.golden("huge", 90_000, datastore="repo", library="images")

@@ -371,6 +371,22 @@ def test_an_event_whose_work_was_done_by_another_meanwhile_removes_what_it_had_b
     assert (hidden(site), site.images.held) == ([], {})
 
 
+def test_an_event_whose_work_another_does_waits_for_it_and_removes_what_it_had_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site, book = with_repository(), StoredSteps()
+    event = asked(site)
+    site.world.on_call = die_at_the("copy_disk")
+    with pytest.raises(Died):
+        staging.retrieve_image(site.job(event, book), site.tools)
+    site.world.on_call = lambda method: None
+    assert hidden(site) != []
+    other = being_brought(site)
+    while_waiting(monkeypatch, lambda: site.world.golden(OLD))
+    assert staging.retrieve_image(site.job(event, book), site.tools)["copied_mb"] == 0
+    assert (hidden(site), site.images.held) == ([], {("nfs1", OLD): other})
+
+
 def test_who_was_taken_for_dead_but_is_not_takes_the_image_of_who_was_faster() -> None:
     site = with_repository()
 
