@@ -30,6 +30,7 @@ from esxprov.model import (
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
 from esxprov.placement.placer import Placers
@@ -383,6 +384,9 @@ class Inventory(Protocol):
         """Write a computer's private address, and take it from any other that the same engine provisions. False if
         it was known.
         """
+
+    def revisions(self) -> list[Revision]:
+        """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
 
 
 class Pools(Protocol):

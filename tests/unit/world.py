@@ -40,6 +40,7 @@ from esxprov.model import (
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
 from esxprov.placement.books import Books, Held
@@ -526,6 +527,7 @@ class FakeInventory:
     addresses: dict[int, str] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
+    revised: list[Revision] = field(default_factory=list)
     profiles: dict[str, Profile] = field(default_factory=dict)
     """Those of other pools."""
 
@@ -554,6 +556,9 @@ class FakeInventory:
         changed = self.addresses.get(computer_id) != address
         self.addresses[computer_id] = address
         return changed
+
+    def revisions(self) -> list[Revision]:
+        return self.revised
 
 
 @dataclass
