@@ -110,6 +110,26 @@ class CatalogueImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """What VCL's tables say of an image's name (imagerevision.imagename), which is that of its directory.
+
+    `title` is what users see. `deleted` alone marks a revision that is still to be captured; with `deleted_at` (ISO
+    8601) somebody has deleted it. `reservations` counts those that have it, and block allocations of its image;
+    `computers` those that it is loaded on, or next.
+    """
+
+    imagename: str
+    title: str
+    revision: int
+    production: bool
+    deleted: bool
+    deleted_at: str | None
+    size_mb: int
+    reservations: int = 0
+    computers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Promised:
     """A machine that VCL has promised to somebody: a reservation that runs or will, or a seat of a block.
 

@@ -28,6 +28,7 @@ from esxprov.model import (
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
 from esxprov.placement.placer import Placers
@@ -346,6 +347,9 @@ class Inventory(Protocol):
 
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
+
+    def revisions(self) -> list[Revision]:
+        """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
 
 
 class Pools(Protocol):

@@ -44,7 +44,7 @@ def hosts(setup: Setup, as_json: bool) -> None:
     from esxprov.handlers.capacity import hosts_in
     from esxprov.handlers.world import world_of
 
-    with _tools(setup) as tools:
+    with live_tools(setup) as tools:
         rows = [
             row
             for pool in tools.pools.all()
@@ -144,7 +144,8 @@ def capacity(
 
 
 @contextmanager
-def _tools(setup: Setup) -> Iterator[Tools]:
+def live_tools(setup: Setup) -> Iterator[Tools]:
+    """The world, for one command; our tables must be there."""
     from esxprov import service
 
     setup.check_tables()
@@ -160,7 +161,7 @@ def _worlds(setup: Setup, profile: str | None, file: Path | None) -> Iterator[Se
     if file is not None:
         yield [saved_world(file)]
         return
-    with _tools(setup) as tools:
+    with live_tools(setup) as tools:
         pools: list[str | None] = [pool.name for pool in tools.pools.all()] if profile is None else [profile]
         yield [world_now(tools, pool, datetime.now(UTC)) for pool in pools or [None]]
 
@@ -179,7 +180,7 @@ def live_world(setup: Setup, profile: str | None) -> Iterator[World]:
     """The world of the pool with that profile, or of the only one."""
     from esxprov.handlers.world import world_now
 
-    with _tools(setup) as tools:
+    with live_tools(setup) as tools:
         yield world_now(tools, profile, datetime.now(UTC))
 
 

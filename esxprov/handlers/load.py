@@ -224,7 +224,10 @@ class _Deployment:
                 if host.key == self.placed.host:
                     return host
         raise ProvisioningError(
-            "host_unavailable", f"{self.placed.host_name} cannot be seen any more: {problem}", retryable=True
+            "host_unavailable",
+            f"{self.placed.host_name} cannot be seen any more: {problem}",
+            retryable=True,
+            host=self.placed.host_name,
         )
 
     def _reference(self) -> Reference:

@@ -38,6 +38,7 @@ from esxprov.model import (
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
 from esxprov.placement.ledger import Ledger
@@ -516,6 +517,7 @@ class FakeLeases:
 class FakeInventory:
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
+    revised: list[Revision] = field(default_factory=list)
     profiles: dict[str, Profile] = field(default_factory=dict)
     """Those of other pools."""
 
@@ -538,6 +540,9 @@ class FakeInventory:
 
     def promised(self, profile: str) -> list[Promised]:
         return self.promises
+
+    def revisions(self) -> list[Revision]:
+        return self.revised
 
 
 @dataclass
