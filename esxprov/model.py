@@ -63,13 +63,14 @@ class ClaimState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """VCL's ids; `cluster` lists the reservation ids of the whole request, this one included; `state` is the
-    request's state name.
+    request's state name; `server` is true for a machine that its user keeps as a server.
     """
 
     request_id: int
     reservation_id: int
     state: str = ""
     cluster: tuple[int, ...] = ()
+    server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +349,27 @@ class FileEntry:
     name: str
     size_bytes: int
     is_directory: bool
+
+
+BASE_SNAPSHOT = "esxprov-base"
+"""The snapshot that gives a linked VM its redo disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWork:
+    """An event's work on an image of a datastore's library.
+
+    `purpose` is `capture`, `stage` or `delete`. `path` is the hidden directory it writes, into which it still has to
+    write up to `needed_mb`.
+    """
+
+    datastore: str
+    image: str
+    event_id: str
+    purpose: str
+    pool: str
+    path: str
+    needed_mb: int = 0
 
 
 # --- what we decide -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from esxprov.model import (
     FileEntry,
     Host,
     HostKey,
+    ImageWork,
     KnownHost,
     Lease,
     Machine,
@@ -322,6 +323,39 @@ class LeaseSource(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody else has an image. `has_ended`: but will never finish it, so that what it left may be removed.
+    `is_abandoned`: it is to be finished by the next service, but nobody works on it now.
+    """
+
+    work: ImageWork
+    is_abandoned: bool
+    has_ended: bool
+
+
+class ImageLocks(Protocol):
+    """Who works on which image of a library: one event at a time for each datastore and image.
+
+    The lock saves work; nothing but it would be lost without: everybody writes into a directory of its own.
+    """
+
+    def take(self, work: ImageWork, *, held_s: int | None = None, over: str | None = None) -> Busy | None:
+        """None: the image is `work.event_id`'s, also if it was so already. Otherwise who has it.
+
+        `over` takes it from that event, if it still has it and nobody works on it. `held_s` is for who has no event.
+        """
+
+    def done(self, work: ImageWork) -> None:
+        """Give the image back, and no longer remember `work.path`. Not ours any more is fine."""
+
+    def stale(self) -> list[ImageWork]:
+        """What nobody will finish."""
+
+    def of_datastore(self, datastore: str) -> list[ImageWork]:
+        """All that is being written to the libraries on a datastore, in the order in which it was begun."""
+
+
 class Inventory(Protocol):
     """VCL's own tables: what handlers read there, and the one thing that the service writes."""
 
@@ -375,4 +409,5 @@ class Tools:
     leases: LeaseSource
     inventory: Inventory
     placers: Placers
+    images: ImageLocks
     machines: MachineBook

@@ -26,12 +26,14 @@ from esxprov.database import Database, VclInventory
 from esxprov.dispatch import Dispatcher, Limits
 from esxprov.errors import DependencyUnavailable, ProvisioningError
 from esxprov.handlers import CALLS
+from esxprov.handlers.reap import reap
 from esxprov.handlers.sweep import sweep
 from esxprov.housekeeping import Housekeeping
 from esxprov.journal import RENEW_S, Journal
 from esxprov.lease_bus import on_bus
 from esxprov.leases.source import Source
 from esxprov.leases.sources import fresh_leases, watchers_of, watching
+from esxprov.library.locks import ImageLocks
 from esxprov.looks import Looks
 from esxprov.machines import Machines
 from esxprov.model import Pool, Profile
@@ -107,6 +109,7 @@ def _tools(
         leases=fresh_leases(config.leases, sources),
         inventory=VclInventory(database),
         placers=Placers(),
+        images=ImageLocks(database),
         machines=Machines(database),
     )
 
@@ -174,6 +177,7 @@ class _Service:
         self._errands.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
         self._errands.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
         self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
+        self._sweeper.every(RECOVER_S * 2, "remove unfinished images", lambda: reap(self._tools), first_s=0)
         self._sweeper.every(RECONCILE_S, "reconcile claims", self._reconciler.run, first_s=0)
         if self._web:
             self._web.start()

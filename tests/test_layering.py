@@ -22,6 +22,8 @@ FOREIGN = {
     "scipy": {"esxprov.placement.exact", "esxprov.placement.moves", "benchmarks"},
 }
 PURE = [
+    "esxprov.library.manifest",
+    "esxprov.library.reference",
     "esxprov.placement.books",
     "esxprov.placement.again",
     "esxprov.placement.booking",
@@ -109,7 +111,14 @@ def test_handlers_see_neither_the_broker_nor_the_database_nor_pyvmomi() -> None:
     for name in IMPORTS:
         if name.startswith("esxprov.handlers"):
             touched = {"esxprov.database", "esxprov.vsphere", "esxprov.dispatch", "esxprov.journal", "esxprov.service"}
-            assert not ours(name) & touched, name
+            assert not ours(name) & (touched | {"esxprov.library.locks"}), name
+
+
+def test_the_library_needs_no_hypervisor() -> None:
+    """Its locks are rows, and all else in it is decided of bytes."""
+    for name in IMPORTS:
+        if name.startswith("esxprov.library."):
+            assert ours(name) <= {"esxprov.database", "esxprov.errors", "esxprov.model", "esxprov.ports"}, name
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

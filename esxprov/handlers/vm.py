@@ -11,7 +11,7 @@ from esxprov import annotation
 from esxprov import layout as layouts
 from esxprov.errors import ProvisioningError
 from esxprov.layout import Layout
-from esxprov.model import Claim, ClaimState, Computer, Pool, Vm
+from esxprov.model import Claim, ClaimState, Computer, DiskMode, Pool, Reservation, Vm
 from esxprov.ports import Hypervisor, Tools
 from esxprov.request import Request
 
@@ -35,6 +35,11 @@ class Site:
         """The site of a request's profile. Raises `invalid_event` for a profile without pool or datastore."""
         pool = tools.pools.of(request.profile)
         return cls(pool, layouts.of(pool, request.profile))
+
+
+def disk_mode(pool: Pool, reservation: Reservation) -> DiskMode:
+    """How a reservation's VM gets its disk. A server's is its own: it is kept for long, and may outlive its image."""
+    return DiskMode.COPY if reservation.server else pool.disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +205,13 @@ def ask_any(tools: Tools, site: Site, question: Callable[[Hypervisor], T | None]
     For what lies on the pool's datastore, which any host may know. Raises the first endpoint's error if nobody had an
     answer and not everybody could be asked.
     """
+    return ask_endpoints(tools, site.pool.endpoints, question)
+
+
+def ask_endpoints(tools: Tools, names: Sequence[str], question: Callable[[Hypervisor], T | None]) -> T | None:
+    """As `ask_any`, of endpoints by their names."""
     silent: ProvisioningError | None = None
-    for name in site.pool.endpoints:
+    for name in names:
         try:
             answer = question(tools.hypervisors.endpoint(name))
         except ProvisioningError as error:

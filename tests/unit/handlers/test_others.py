@@ -1,8 +1,7 @@
-"""unload, capture, power, node_status, images, place, sweep."""
+"""unload, power, node_status, place, sweep."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,21 +9,11 @@ from typing import Any
 import pytest
 
 from esxprov.errors import Cancelled, HandedOver, ProvisioningError
-from esxprov.handlers import CALLS, capture
+from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
 from esxprov.model import ClaimState, DiskMode, HostKey, Machine, PowerState, Vm
 from esxprov.ports import Look
-from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site
-
-NEW = "vmwarelinux-desk12-v0"
-GOLDEN = "[nfs1] golden"
-
-
-def loaded(**pool: Any) -> Site:
-    site = Site(pool=replace(POOL, **pool))
-    site.run(site.event("load"))
-    return site
-
+from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site, loaded
 
 # --- unload ----------------------------------------------------------------------------------------------------------
 
@@ -231,107 +220,6 @@ def test_a_host_that_its_vcenter_has_lost_does_not_hold_up_the_sweep_of_the_othe
     assert (tried, sorted(vm.name for vm in site.world.vms)) == (["vm1", "vm3"], ["vm1", "vm2"])
 
 
-# --- capture ---------------------------------------------------------------------------------------------------------
-
-
-def calls_of_one_capture() -> int:
-    site = loaded()
-    before = site.world.calls_made
-    site.run(site.event("capture"))
-    return site.world.calls_made - before
-
-
-def test_a_capture_makes_an_image_that_can_be_loaded() -> None:
-    site = loaded()
-    result = site.run(site.event("capture"))
-    assert result["image_path"] == f"{GOLDEN}/{NEW}/{NEW}.vmdk"
-    assert result["size_mb"] >= 1
-    site.run(site.event("load", image={"name": NEW}))
-    assert f"[nfs1] inuse/vclv1-27/{NEW}.vmdk" in site.world.disks
-
-
-@pytest.mark.parametrize(("state", "left"), [("image", 0), ("checkpoint", 1)])
-def test_only_an_imaged_computer_loses_its_vm(state: str, left: int) -> None:
-    site = loaded()
-    site.run(site.event("capture", reservation={"state": state}))
-    assert len(site.world.vms) == left
-
-
-def test_a_linked_vm_is_captured_as_a_whole_disk() -> None:
-    site = loaded(disk=DiskMode.LINKED)
-    site.run(site.event("capture"))
-    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].parent is None
-
-
-def test_a_linked_vm_is_captured_with_the_adapter_of_its_image() -> None:
-    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
-    path = f"{GOLDEN}/{IMAGE}/{IMAGE}.vmdk"
-    site.world.disks[path] = replace(site.world.disks[path], adapter="buslogic")
-    site.run(site.event("load"))
-    site.run(site.event("capture"))
-    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].adapter == "buslogic"
-
-
-def test_an_image_that_exists_is_never_overwritten() -> None:
-    site = loaded()
-    site.world.golden(NEW)
-    before = site.world.paths()
-    with pytest.raises(ProvisioningError, match="exists already and is not overwritten") as caught:
-        site.run(site.event("capture"))
-    assert caught.value.code == "image_exists"
-    assert site.world.paths() == before
-
-
-def test_a_capture_that_does_not_say_for_which_reservation_changes_nothing() -> None:
-    site = loaded()
-    before = site.world.paths()
-    with pytest.raises(ProvisioningError, match="has no 'reservation' section"):
-        site.run(site.event("capture", reservation=None))
-    assert site.world.paths() == before
-
-
-def test_a_vm_with_two_disks_is_refused() -> None:
-    site = loaded()
-    (vm,) = site.world.vms
-    site.world.vm_disks[vm.moid].append("[nfs1] inuse/vclv1-27/second.vmdk")
-    with pytest.raises(ProvisioningError, match="has 2 disks, an image has exactly one"):
-        site.run(site.event("capture"))
-
-
-def test_a_computer_without_a_vm_cannot_be_captured() -> None:
-    site = Site()
-    with pytest.raises(ProvisioningError) as caught:
-        site.run(site.event("capture"))
-    assert caught.value.code == "vm_not_found"
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, calls_of_one_capture() + 1))
-def test_killed_at_any_call_the_capture_resumes_with_one_whole_image(number: int, when: str) -> None:
-    site = loaded()
-    site.world.die_at = (site.world.calls_made + number, when)
-    site.run_until_done(site.event("capture"))
-    manifest = json.loads(site.world.files[f"{GOLDEN}/{NEW}/{capture.MANIFEST}"])
-    assert manifest["image"] == NEW
-    assert sorted(site.world.directories) == [f"{GOLDEN}/{IMAGE}", f"{GOLDEN}/{NEW}"]
-    assert (site.world.vms, site.claims.held) == ([], [])
-
-
-@pytest.mark.parametrize("number", range(1, calls_of_one_capture() + 1))
-def test_a_capture_that_failed_leaves_no_image_or_the_whole_one(number: int) -> None:
-    site = loaded()
-    job = site.job(site.event("capture"))
-    site.world.fail_at = site.world.calls_made + number
-    try:
-        capture.capture(job, site.tools)
-    except ProvisioningError:
-        capture.undo(job, site.tools)
-    images = [d for d in site.world.directories if d.startswith(GOLDEN)]
-    assert set(images) <= {f"{GOLDEN}/{IMAGE}", f"{GOLDEN}/{NEW}"}
-    if f"{GOLDEN}/{NEW}" in images:
-        assert f"{GOLDEN}/{NEW}/{NEW}.vmdk" in site.world.disks
-
-
 # --- power and status ------------------------------------------------------------------------------------------------
 
 
@@ -517,7 +405,18 @@ def test_no_vm_and_cannot_tell_are_kept_apart() -> None:
 
 def test_node_status_of_a_fresh_vm_is_good_on_every_count() -> None:
     site = loaded()
-    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": True, "sized_right": True}
+    assert set(site.run(site.event("node_status")).values()) == {True}
+
+
+@pytest.mark.parametrize(("server", "right"), [(False, True), (True, False)])
+def test_node_status_sees_that_a_server_would_be_linked_to_its_image(server: bool, right: bool) -> None:
+    site = loaded(disk=DiskMode.LINKED)
+    assert site.run(site.event("node_status", reservation={"server": server}))["disk_right"] is right
+
+
+def test_node_status_of_a_server_with_a_disk_of_its_own_is_good() -> None:
+    site = loaded()
+    assert site.run(site.event("node_status", reservation={"server": True}))["disk_right"] is True
 
 
 def test_node_status_sees_that_the_vm_is_too_small_for_the_image() -> None:
@@ -546,7 +445,8 @@ def test_node_status_sees_that_the_vm_is_on_a_host_that_is_none_of_the_pools_or_
         replace(look, hosts=tuple(replace(one, **host) for one in look.hosts)) for look in site.looks.at([vm.endpoint])
     ]
     site.tools = replace(site.tools, pools=FakePools(replace(POOL, **pool)))
-    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": False, "sized_right": True}
+    told = site.run(site.event("node_status"))
+    assert {fact for fact, is_so in told.items() if not is_so} == {"on_known_host"}
 
 
 def test_node_status_asks_again_of_a_host_that_was_thought_to_be_silent() -> None:
@@ -564,38 +464,6 @@ def test_what_is_switched_is_written_down_for_the_day_on_which_its_host_forgets_
     assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=False)
     site.run(site.event("power_on"))
     assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=True)
-
-
-# --- images ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_image_exists_if_its_disk_does() -> None:
-    site = Site()
-    assert site.run(site.event("does_image_exist")) == {"exists": True}
-    assert site.run(site.event("does_image_exist", image={"name": "other"})) == {"exists": False}
-
-
-def test_an_image_is_found_although_a_host_is_silent_but_its_absence_is_not_claimed_then() -> None:
-    site = Site()
-    site.world.down = {"esx1"}
-    assert site.run(site.event("does_image_exist")) == {"exists": True}
-    with pytest.raises(ProvisioningError) as caught:
-        site.run(site.event("does_image_exist", image={"name": "other"}))
-    assert caught.value.code == "host_unavailable"
-
-
-def test_the_size_of_an_image_is_that_of_its_files() -> None:
-    site = Site()
-    assert site.run(site.event("get_image_size")) == {"size_mb": 2049}
-    with pytest.raises(ProvisioningError, match="has no disk"):
-        site.run(site.event("get_image_size", image={"name": "other"}))
-
-
-def test_retrieving_an_image_that_is_there_copies_nothing() -> None:
-    site = Site()
-    assert site.run(site.event("retrieve_image")) == {"copied_mb": 0}
-    with pytest.raises(ProvisioningError, match="has no disk"):
-        site.run(site.event("retrieve_image", image={"name": "other"}))
 
 
 # --- place and capacity ----------------------------------------------------------------------------------------------
