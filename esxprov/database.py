@@ -265,7 +265,7 @@ _CATALOGUE_S = 300.0
 
 
 class VclInventory:
-    """What handlers read from VCL's own tables (ports.Inventory)."""
+    """VCL's own tables: what handlers read there, and the one thing we write (ports.Inventory)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -341,6 +341,26 @@ class VclInventory:
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
         return self._promised(_PROMISED, {"profile": profile, "states": _HOLDING})
+
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        """Write a computer's private address, and take it from any other that the same engine provisions: a lease is
+        exclusive, and VCL looks computers up by address, too. False if it was known.
+        """
+
+        def write(cursor: Cursor) -> bool:
+            cursor.execute("SELECT privateIPaddress FROM computer WHERE id = %s FOR UPDATE", (computer_id,))
+            row = cursor.fetchone()
+            if row is None or row["privateIPaddress"] == address:
+                return False
+            cursor.execute(
+                "UPDATE computer c JOIN computer own ON own.id = %s AND own.provisioningid = c.provisioningid "
+                "SET c.privateIPaddress = NULL WHERE c.privateIPaddress = %s AND c.id <> own.id AND c.deleted = 0",
+                (computer_id, address),
+            )
+            cursor.execute("UPDATE computer SET privateIPaddress = %s WHERE id = %s", (address, computer_id))
+            return True
+
+        return self._database.run(write)
 
     def _promised(self, question: str, values: dict[str, Any]) -> list[Promised]:
 

@@ -31,6 +31,16 @@ class ClusterAffinity(StrEnum):
     TOGETHER = "together"
 
 
+class Recover(StrEnum):
+    """What becomes of the VMs of a host that booted and has forgotten them: registered again and those that were on
+    switched on, only registered, or nothing.
+    """
+
+    POWER_ON = "power-on"
+    REGISTER = "register"
+    NO = "no"
+
+
 class ClaimState(StrEnum):
     """A claim holds capacity in every state but `released`.
 
@@ -188,6 +198,7 @@ class Pool:
     cluster_max_per_host: int | None = None
     cluster_affinity: ClusterAffinity = ClusterAffinity.NONE
     image_hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    recover: Recover = Recover.POWER_ON
 
     def has(self, host: Host) -> bool:
         """Whether a host is one of the pool's."""
@@ -408,6 +419,45 @@ class Claim:
     disk_mb: int = 0
     datastore: str = ""
     ends_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is written down of a claim's VM for the day on which its host has forgotten it.
+
+    `is_on` is what it was when last seen or switched. `armed_at` (epoch seconds) is when it was switched on after its
+    host had come back, as long as its address is waited for.
+    """
+
+    claim_id: str
+    computer_id: int
+    vmx_path: str
+    is_on: bool
+    armed_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What its VM is called."""
+        return self.vmx_path.rpartition("/")[2].removesuffix(".vmx")
+
+    @property
+    def directory(self) -> str:
+        return self.vmx_path.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHost:
+    """A host as it was seen last, by the uuid of its hardware.
+
+    `booted_at` is its last boot that was seen, `noticed_s` how long ago that was noticed; `is_recovered` says whether
+    its VMs have been put right since.
+    """
+
+    uuid: str
+    key: HostKey
+    booted_at: datetime
+    noticed_s: int
+    is_recovered: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ from esxprov.model import (
     Host,
     HostKey,
     ImageWork,
+    KnownHost,
     Lease,
+    Machine,
     Nic,
     Pool,
     PowerState,
@@ -191,6 +193,36 @@ class ClaimBook(Protocol):
         """The claims of all pools: two of them may share a host."""
 
 
+class MachineBook(Protocol):
+    """Where the VMs of claims lie and whether they were on, and which hosts there are: what a host that boots from the
+    network does not remember.
+    """
+
+    def record(self, machine: Machine) -> None:
+        """Write it down, over what was known of the same claim."""
+
+    def switched(self, claim_id: str, *, is_on: bool) -> None:
+        """The VM was switched on or off. Unknown is fine."""
+
+    def armed(self, claim_id: str, at: float | None) -> None:
+        """Since when its new address is waited for; None: not any more."""
+
+    def of(self, claim_id: str) -> Machine | None:
+        """What is known of the claim's VM."""
+
+    def all(self) -> list[Machine]:
+        """The VMs of all claims that are held."""
+
+    def hosts(self) -> list[KnownHost]:
+        """All hosts that were ever seen."""
+
+    def seen(self, host: Host) -> None:
+        """A host that is new, has another key, or has booted again: from now on it is one to recover."""
+
+    def recovered(self, host: Host) -> None:
+        """Nothing is left to be put right on it since this boot. One that has booted again meanwhile is not meant."""
+
+
 class Quarantine(Protocol):
     """Hosts that failed to switch a VM on, and are not chosen for a while."""
 
@@ -326,7 +358,7 @@ class ImageLocks(Protocol):
 
 
 class Inventory(Protocol):
-    """What handlers read from VCL's own tables."""
+    """VCL's own tables: what handlers read there, and the one thing that the service writes."""
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         """vmhost.id of the hypervisor whose computer row has this host name, None if VCL does not know it."""
@@ -350,6 +382,11 @@ class Inventory(Protocol):
 
     def revisions(self) -> list[Revision]:
         """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
+
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        """Write a computer's private address, and take it from any other that the same engine provisions. False if
+        it was known.
+        """
 
 
 class Pools(Protocol):
@@ -377,3 +414,4 @@ class Tools:
     inventory: Inventory
     placers: Placers
     images: ImageLocks
+    machines: MachineBook

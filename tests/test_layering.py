@@ -43,6 +43,7 @@ PURE = [
     "esxprov.placement.request",
     "esxprov.placement.ledger",
     "esxprov.placement.reconcile",
+    "esxprov.placement.recover",
     "esxprov.placement.scores",
     "esxprov.placement.search",
     "esxprov.placement.snapshot",

@@ -38,9 +38,15 @@ def capture(job: Job, tools: Tools) -> dict[str, Any]:
     keeps_vm = request.reservation.state != "image"
     site = vm.Site.of(request, tools)
     target = site.layout.image_directory(request.image.name)
-    if not is_ours(job, tools, site):
-        _make(job, tools, site)
-    tools.images.done(_work(job, site))
+    found = _find(job, tools, site)
+    if is_ours(job, tools, site, found.hypervisor.name if isinstance(found, vm.Found) else None):
+        if "locked" in job.steps:
+            reap.discard(tools, site.pool, _work(job, site))
+    elif isinstance(found, ProvisioningError):
+        raise found
+    else:
+        _make(job, tools, site, found)
+        tools.images.done(_work(job, site))
     size_mb = vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, target))
     removed = False
     if not keeps_vm:
@@ -59,9 +65,18 @@ def undo(job: Job, tools: Tools) -> None:
     reap.discard(tools, site.pool, _work(job, site))
 
 
-def _make(job: Job, tools: Tools, site: vm.Site) -> None:
+def _find(job: Job, tools: Tools, site: vm.Site) -> vm.Found | ProvisioningError:
+    """The computer's VM, whose host then need be the only one that answers; or why it was not found: it may be gone
+    since an earlier attempt came to its end.
+    """
+    try:
+        return vm.the_vm(tools, site, job.request.computer)
+    except ProvisioningError as error:
+        return error
+
+
+def _make(job: Job, tools: Tools, site: vm.Site, found: vm.Found) -> None:
     request = job.request
-    found = vm.the_vm(tools, site, request.computer)
     with job.step("check", f"looking at the disk of {found.vm.name}"):
         disk = condition.the_disk(found.vm.name, found.hypervisor.condition(found.vm))
         _refuse_taken(found.hypervisor, site, request.image.name)
@@ -151,7 +166,7 @@ class _Making:
                 self.hypervisor.move_directory(self.work.path, self.site.layout.image_directory(self.work.image))
             except ProvisioningError as error:
                 # A service that was taken for dead may have been about to do just this, with its own whole copy.
-                if error.code != "image_exists" or not is_ours(self.job, self.tools, self.site):
+                if error.code != "image_exists" or not is_ours(self.job, self.tools, self.site, self.hypervisor.name):
                     raise
                 reap.clear(self.hypervisor, self.work)
 

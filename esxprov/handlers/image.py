@@ -58,17 +58,23 @@ def get_image_size(job: Job, tools: Tools) -> dict[str, Any]:
     return {"size_mb": size_mb}
 
 
-def is_ours(job: Job, tools: Tools, site: vm.Site) -> bool:
+def is_ours(job: Job, tools: Tools, site: vm.Site, endpoint: str | None = None) -> bool:
     """Whether the image of this name was made for this very capture, by this event or by an earlier one of the same
     reservation and revision: vcld begins it anew after an administrator's repair, and would never come to an end if
     what is done already were a name that is taken.
+
+    Asks `endpoint`, or else all: the first that has the disk knows.
     """
-    image = job.request.image.name
-    path = f"{site.layout.image_directory(image)}/{manifests.FILE}"
-    found = manifests.read(vm.ask_any(tools, site, lambda hypervisor: hypervisor.read_file(path)))
-    if found is None or found.purpose != "capture" or not found.made_for.is_that_of(maker(job)):
-        return False
-    return image_disk(job, tools) is not None
+    layout, image = site.layout, job.request.image.name
+    path = f"{layout.image_directory(image)}/{manifests.FILE}"
+
+    def look(hypervisor: Hypervisor) -> bool | None:
+        if hypervisor.disk(layout.image_disk(image)) is None:
+            return None
+        found = manifests.read(hypervisor.read_file(path))
+        return found is not None and found.purpose == "capture" and found.made_for.is_that_of(maker(job))
+
+    return bool(vm.ask_endpoints(tools, [endpoint] if endpoint else site.pool.endpoints, look))
 
 
 def maker(job: Job) -> Maker:

@@ -21,7 +21,7 @@ from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
 from esxprov.library import reference
 from esxprov.library.reference import Reference
-from esxprov.model import ClaimState, DiskInfo, DiskMode, Host, Lease, Profile, Vm
+from esxprov.model import ClaimState, DiskInfo, DiskMode, Host, Lease, Machine, Profile, Vm
 from esxprov.ports import Armed, Hypervisor, Tools
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,11 @@ class _Deployment:
 
     def run(self) -> dict[str, Any]:
         self._clear()
+        # Before anything is there: should its host go silent, this says what of it is to be removed.
+        computer = self.job.request.computer
+        self.tools.machines.record(
+            Machine(self.placed.claim_id, computer.id, self.site.layout.vmx(computer.name), is_on=True)
+        )
         self._provide_disk()
         self._configure()
         machine = self._register()

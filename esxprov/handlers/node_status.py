@@ -37,6 +37,7 @@ def _is_on_whole_disks(found: vm.Found) -> bool:
 def _is_on_known_host(tools: Tools, site: vm.Site, found: vm.Found) -> bool:
     """A vCenter may have moved it to another cluster, and still knows VMs of a host that it has lost."""
     (look,) = tools.looks.at([found.vm.endpoint], recent=True)
-    return any(
-        host.key.moid == found.vm.host_moid and host.state == "connected" and site.pool.has(host) for host in look.hosts
-    )
+    # An endpoint that was silent a moment ago may be taken for that a little longer; it has just answered.
+    hosts = look.hosts if look.problem is None else found.hypervisor.hosts()
+    theirs = [host for host in hosts if host.key.moid == found.vm.host_moid]
+    return any(host.state == "connected" and site.pool.has(host) for host in theirs)

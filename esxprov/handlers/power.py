@@ -49,6 +49,7 @@ def power_off(job: Job, tools: Tools) -> dict[str, Any]:
         job.keep("plug", pulled=True)
         with job.step("power_off", f"switching {found.vm.name} off"):
             found.hypervisor.power_off(found.vm)
+    vm.remember_power(tools, found.vm, is_on=False)
     return {"state": PowerState.OFF.value, "how": how}
 
 
@@ -101,6 +102,7 @@ def _boot(job: Job, tools: Tools, found: vm.Found, *, reset: bool) -> dict[str, 
             else:
                 found.hypervisor.power_on(found.vm)
             step.keep(done=True)
+    vm.remember_power(tools, found.vm, is_on=True)
     nics = found.hypervisor.nics(found.vm)
     if not nics:
         return {"state": PowerState.ON.value}

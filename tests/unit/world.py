@@ -32,7 +32,9 @@ from esxprov.model import (
     Host,
     HostKey,
     ImageWork,
+    KnownHost,
     Lease,
+    Machine,
     Nic,
     Pool,
     PowerState,
@@ -41,8 +43,10 @@ from esxprov.model import (
     Revision,
     Vm,
 )
+from esxprov.placement.books import Books, Held
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.placer import Placers
+from esxprov.placement.reconcile import Correction
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
 from esxprov.ports import Armed, Busy, GuestAddresses, Look, Progress, Tools
 from esxprov.request import read
@@ -322,6 +326,10 @@ class FakeHypervisor:
         self._answer()
         if self.name in self.world.refuses:
             raise self.world.refuses[self.name]
+        same = (vm.vmx_path, vm.annotation)  # another annotation: the directory was deleted, and these are other files
+        running = [one for one in self.world.vms if one.power is PowerState.ON]
+        if any((one.vmx_path, one.annotation) == same and one.endpoint != self.name for one in running):
+            raise ProvisioningError("vsphere_fault", "a file is locked", retryable=True, detail={"locked": True})
         if moved:
             self.world.moved.append(vm.moid)
         self._set_power(vm, PowerState.ON)
@@ -515,6 +523,8 @@ class FakeLeases:
 
 @dataclass
 class FakeInventory:
+    world: World
+    addresses: dict[int, str] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
     revised: list[Revision] = field(default_factory=list)
@@ -543,6 +553,12 @@ class FakeInventory:
 
     def revisions(self) -> list[Revision]:
         return self.revised
+
+    @port
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        changed = self.addresses.get(computer_id) != address
+        self.addresses[computer_id] = address
+        return changed
 
 
 @dataclass
@@ -578,6 +594,16 @@ class FakeClaims:
     @port
     def mark(self, claim_id: str, state: ClaimState) -> None:
         self.held = [replace(claim, state=state) if claim.id == claim_id else claim for claim in self.held]
+
+    def books(self) -> Books:
+        return Books(tuple(Held(claim) for claim in self.held), {})
+
+    @port
+    def correct(self, corrections: Sequence[Correction]) -> list[Correction]:
+        done = [one for one in corrections if one.before in self.held]
+        for one in done:
+            self.held = [claim for claim in self.held if claim.id != one.id] + ([one.after] if one.after else [])
+        return done
 
     def of_computer(self, computer_id: int) -> list[Claim]:
         return [claim for claim in self.held if claim.computer_id == computer_id]
@@ -620,6 +646,53 @@ class FakeImages:
 
     def of_datastore(self, datastore: str) -> list[ImageWork]:
         return [work for work in self.held.values() if work.datastore == datastore]
+
+
+@dataclass
+class FakeMachines:
+    """What is written down for the hosts, with the promises of esxprov.machines.Machines."""
+
+    world: World
+    claims: FakeClaims
+    known: dict[str, Machine] = field(default_factory=dict)
+    known_hosts: dict[str, KnownHost] = field(default_factory=dict)
+
+    @port
+    def record(self, machine: Machine) -> None:
+        self.known[machine.claim_id] = machine
+
+    @port
+    def switched(self, claim_id: str, *, is_on: bool) -> None:
+        if claim_id in self.known:
+            self.known[claim_id] = replace(self.known[claim_id], is_on=is_on)
+
+    @port
+    def armed(self, claim_id: str, at: float | None) -> None:
+        if claim_id in self.known:
+            self.known[claim_id] = replace(self.known[claim_id], armed_at=at)
+
+    def of(self, claim_id: str) -> Machine | None:
+        return next((machine for machine in self.all() if machine.claim_id == claim_id), None)
+
+    def all(self) -> list[Machine]:
+        held = {claim.id for claim in self.claims.held}
+        return [machine for machine in self.known.values() if machine.claim_id in held]
+
+    def hosts(self) -> list[KnownHost]:
+        return list(self.known_hosts.values())
+
+    @port
+    def seen(self, host: Host) -> None:
+        assert host.booted_at is not None
+        for uuid, other in self.known_hosts.items():
+            if other.key == host.key:
+                self.known_hosts[uuid] = replace(other, key=HostKey("", ""))
+        self.known_hosts[host.uuid] = KnownHost(host.uuid, host.key, host.booted_at, 0, is_recovered=False)
+
+    @port
+    def recovered(self, host: Host) -> None:
+        if self.known_hosts[host.uuid].booted_at == host.booted_at:
+            self.known_hosts[host.uuid] = replace(self.known_hosts[host.uuid], is_recovered=True)
 
 
 @dataclass
@@ -699,8 +772,9 @@ class Site:
         self.claims = FakeClaims(self.world)
         self.quarantine = FakeQuarantine()
         self.looks = FakeLooks(self.hypervisors)
-        self.inventory = FakeInventory()
+        self.inventory = FakeInventory(self.world)
         self.images = FakeImages(self.world)
+        self.machines = FakeMachines(self.world, self.claims)
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
             self.looks,
@@ -711,6 +785,7 @@ class Site:
             self.inventory,
             Placers(),
             self.images,
+            self.machines,
         )
         self.world.golden(IMAGE)
 

@@ -492,6 +492,31 @@ def test_an_image_that_was_made_before_is_found_although_a_host_is_silent() -> N
     assert site.run(event)["image_path"] == COPY
 
 
+def test_a_capture_needs_no_other_host_than_the_vm_s() -> None:
+    site = ready()
+    (machine,) = site.world.vms
+    site.world.down = set(POOL.endpoints) - {machine.endpoint}
+    result = site.run(site.event("capture"))
+    assert result["removed"] is True
+    assert COPY in site.world.disks
+
+
+def test_a_vm_that_may_be_on_a_silent_host_is_not_said_to_be_gone() -> None:
+    site = ready()
+    (machine,) = site.world.vms
+    site.world.down = {machine.endpoint}
+    assert refused(site).code == "host_unavailable"
+
+
+def test_a_foreign_image_of_the_name_is_seen_although_a_host_is_silent() -> None:
+    site = ready()
+    site.world.golden(NEW)
+    event = site.event("capture")
+    site.world.down = {"esx3"}
+    asked = {section: event.data[section] for section in ("image", "reservation")}
+    assert site.run(site.event("does_image_exist", **asked)) == {"exists": True}
+
+
 # --- killed, failed --------------------------------------------------------------------------------------------------
 
 
@@ -573,6 +598,36 @@ def test_a_service_that_was_overtaken_never_moves_what_the_next_one_has_begun(wa
     assert manifest_of(site).made_for.event == event.id
     assert hidden(site) == []
     assert site.images.held == {}
+
+
+def test_of_two_services_that_both_made_the_image_nothing_is_left_although_the_second_died_as_well() -> None:
+    site = ready()
+    event = site.event("capture")
+    book = StoredSteps()
+
+    def sleep(method: str) -> None:
+        if method == "move_directory":
+            raise Died
+
+    site.world.on_call = sleep
+    with pytest.raises(Died):
+        capture.capture(site.job(event, book), site.tools)
+    (prepared,) = [path for path in site.world.directories if "/." in path]
+
+    def wake_and_die(method: str) -> None:
+        if method == "take":
+            site.hypervisors["esx1"].move_directory(prepared, f"{GOLDEN}/{NEW}")
+        elif method == "copy_disk":
+            raise Died
+
+    site.world.on_call = lambda method: None if method == "move_directory" else wake_and_die(method)
+    with pytest.raises(Died):
+        capture.capture(site.job(event, book, epoch=2), site.tools)
+    assert hidden(site) != []
+    site.world.on_call = lambda method: None
+    capture.capture(site.job(event, book, epoch=3), site.tools)
+    assert (hidden(site), site.images.held) == ([], {})
+    assert COPY in site.world.disks
 
 
 def test_what_cannot_be_removed_after_a_failure_is_remembered() -> None:

@@ -11,7 +11,8 @@ import pytest
 from esxprov.errors import Cancelled, HandedOver, ProvisioningError
 from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
-from esxprov.model import ClaimState, DiskMode, HostKey, PowerState
+from esxprov.model import ClaimState, DiskMode, HostKey, Machine, PowerState, Vm
+from esxprov.ports import Look
 from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site, loaded
 
 # --- unload ----------------------------------------------------------------------------------------------------------
@@ -125,6 +126,98 @@ def test_the_sweep_leaves_running_vms_alone() -> None:
     site = loaded()
     assert sweep(site.tools, POOL) == 0
     assert len(site.world.vms) == 1
+
+
+def forgotten(site: Site) -> str:
+    """The VM is to be destroyed, and its host is back without it; returns the VM's directory."""
+    (vm,), (claim,) = site.world.vms, site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    site.world.down, site.world.vms = set(), []
+    return vm.vmx_path.rpartition("/")[0]
+
+
+def test_of_a_vm_that_its_host_has_forgotten_the_directory_is_removed_too() -> None:
+    before = Site().world.paths()
+    site = loaded()
+    forgotten(site)
+    assert sweep(site.tools, POOL) == 1
+    assert (site.claims.held, site.world.paths()) == ([], before)
+
+
+def test_the_directory_of_a_forgotten_vm_stays_if_another_vm_was_made_there() -> None:
+    site = loaded()
+    directory = forgotten(site)
+    vmx = f"{directory}/vclv1-27.vmx"
+    site.world.files[vmx] = site.world.files[vmx].replace(b"claim=", b"claim=another-")
+    assert sweep(site.tools, POOL) == 1
+    assert vmx in site.world.files
+
+
+def test_the_directory_of_a_forgotten_vm_stays_if_somebody_has_registered_it_for_himself() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    forgotten(site)
+    site.world.vms = [replace(vm, annotation="mine now")]
+    assert sweep(site.tools, POOL) == 1
+    assert vm.vmx_path in site.world.files
+
+
+def test_a_forgotten_vm_whose_datastore_is_away_stays_to_be_destroyed() -> None:
+    site = loaded()
+    forgotten(site)
+
+    def is_away(method: str) -> None:
+        if method == "read_file":
+            raise ProvisioningError("vsphere_fault", "esx1 has no datastore 'nfs1'")
+
+    site.world.on_call = is_away
+    assert sweep(site.tools, POOL) == 0
+    assert [claim.state for claim in site.claims.held] == [ClaimState.TO_BE_DESTROYED]
+
+
+def test_a_load_that_failed_before_its_vm_was_registered_leaves_nothing_on_a_host_that_went_silent() -> None:
+    before = Site().world.paths()
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    job = site.job(site.event("load"))
+
+    def goes_silent(method: str) -> None:
+        if method == "register":
+            site.world.down = {"esx1"}
+
+    site.world.on_call = goes_silent
+    with pytest.raises(ProvisioningError):
+        CALLS["load"].run(job, site.tools)
+    undo = CALLS["load"].undo
+    assert undo is not None
+    undo(job, site.tools)
+    site.world.on_call, site.world.down = (lambda method: None), set()
+    assert sweep(site.tools, site.pool) == 1
+    assert (site.claims.held, site.world.paths()) == ([], before)
+
+
+def test_a_host_that_its_vcenter_has_lost_does_not_hold_up_the_sweep_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    for number in (1, 2, 3):
+        site.run(site.event("load", computer={"id": number, "name": f"vm{number}"}))
+    hosts = {1: "host-1", 2: "host-1", 3: "host-2"}
+    site.claims.held = [
+        replace(claim, host=HostKey("esx1", hosts[claim.computer_id]), state=ClaimState.TO_BE_DESTROYED)
+        for claim in site.claims.held
+    ]
+    site.world.vms = [replace(vm, host_moid=hosts[int(vm.name[2:])]) for vm in site.world.vms]
+    tried = []
+
+    def power_off(self: FakeHypervisor, vm: Vm) -> None:
+        tried.append(vm.name)
+        if vm.host_moid == "host-1":
+            raise ProvisioningError("host_unavailable", "vCenter has lost its host", host=f"esx1/{vm.host_moid}")
+
+    monkeypatch.setattr(FakeHypervisor, "power_off", power_off)
+    assert sweep(site.tools, site.pool) == 1
+    assert (tried, sorted(vm.name for vm in site.world.vms)) == (["vm1", "vm3"], ["vm1", "vm2"])
 
 
 # --- power and status ------------------------------------------------------------------------------------------------
@@ -354,6 +447,23 @@ def test_node_status_sees_that_the_vm_is_on_a_host_that_is_none_of_the_pools_or_
     site.tools = replace(site.tools, pools=FakePools(replace(POOL, **pool)))
     told = site.run(site.event("node_status"))
     assert {fact for fact, is_so in told.items() if not is_so} == {"on_known_host"}
+
+
+def test_node_status_asks_again_of_a_host_that_was_thought_to_be_silent() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.looks.remembered = [Look(vm.endpoint, problem="it has been silent for 20 s")]
+    assert site.run(site.event("node_status"))["on_known_host"] is True
+
+
+def test_what_is_switched_is_written_down_for_the_day_on_which_its_host_forgets_it() -> None:
+    site = loaded()
+    (claim,), (vm,) = site.claims.held, site.world.vms
+    assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=True)
+    powered_off(site)
+    assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=False)
+    site.run(site.event("power_on"))
+    assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=True)
 
 
 # --- place and capacity ----------------------------------------------------------------------------------------------
