@@ -380,13 +380,13 @@ class Inventory(Protocol):
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
 
+    def revisions(self) -> list[Revision]:
+        """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
+
     def set_private_address(self, computer_id: int, address: str) -> bool:
         """Write a computer's private address, and take it from any other that the same engine provisions. False if
         it was known.
         """
-
-    def revisions(self) -> list[Revision]:
-        """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
 
 
 class Pools(Protocol):

@@ -551,14 +551,14 @@ class FakeInventory:
     def promised(self, profile: str) -> list[Promised]:
         return self.promises
 
+    def revisions(self) -> list[Revision]:
+        return self.revised
+
     @port
     def set_private_address(self, computer_id: int, address: str) -> bool:
         changed = self.addresses.get(computer_id) != address
         self.addresses[computer_id] = address
         return changed
-
-    def revisions(self) -> list[Revision]:
-        return self.revised
 
 
 @dataclass

@@ -589,6 +589,22 @@ def test_a_host_that_vanishes_before_its_vm_is_configured_may_be_back_for_anothe
     assert (caught.value.code, caught.value.retryable) == ("host_unavailable", True)
 
 
+def test_a_host_that_its_endpoint_does_not_name_any_more_is_left_for_another_one() -> None:
+    event = Site().event("load")
+    favourite = Site().run(event)["host"]
+    site = Site()
+    at = site.looks.at
+
+    def removed(endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
+        if list(endpoints) == [favourite]:  # placement asks all of them
+            return [Look(favourite)]
+        return at(endpoints, recent=recent, within_s=within_s)
+
+    site.looks.at = removed  # type: ignore[method-assign]
+    assert site.run(event)["host"] != favourite
+    assert len(site.claims.held) == 1
+
+
 # --- several machines of one request ---------------------------------------------------------------------------------
 
 
