@@ -155,7 +155,7 @@ def test_after_a_boot_that_nobody_saw_what_was_on_runs_again_and_vcl_knows_where
         assert known is not None
         assert known.startswith("10.77.")
     status = call(bed, first.request("node_status"))["result"]
-    assert status == {"present": True, "on_known_host": True, "sized_right": True}
+    assert all(status.values()), status
     unloaded(bed, running)
     after.stop()
 
