@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, install, leases, pages, placement, running, vcl, world
+from esxprov.cli import calls, claims, dead, events, images, install, leases, pages, placement, running, vcl, world
 from esxprov.cli.setup import Commands, Setup
 
 __all__ = ["commands", "main"]
@@ -44,6 +44,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
                             esxprov events show EVENT
     No host takes a VM:     esxprov place --image NAME --explain
     How many still fit:     esxprov capacity
+    A datastore is full:    esxprov images orphans
     """
     context.obj = Setup(conf, overrides, verbose=verbose)
 
@@ -61,6 +62,7 @@ for command in (
     world.place,
     world.capacity,
     claims.claims,
+    images.images,
     placement.placement,
     leases.leases,
     install.install,

@@ -210,9 +210,9 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "vcl register", "vcl unregister", "db status", "db upgrade", "events list", "events show",
-            "replay", "call", "dead list", "dead show", "hosts", "place", "capacity",
+            "replay", "call", "dead list", "dead show", "hosts", "hosts recover", "place", "capacity",
             "placement simulate", "claims list", "claims reconcile", "placement replay-decision", "leases show",
-            "leases watch", "leases check",
+            "leases watch", "leases check", "images list", "images show", "images verify", "images orphans",
         )
     }  # fmt: skip
 
