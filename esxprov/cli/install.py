@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,20 +60,19 @@ def install(setup: Setup, root: Path, vcl: Path, copied: bool, with_database: bo
     place, actions = _plan(setup, root, vcl, copied, with_database)
     before = list(run.install(actions, dry_run=True))
     if dry_run or any(one.problem for one in before):
-        _say(before)
+        _say(before, _NOTHING)
         return
-    _say(run.install(actions))
+    _say(run.install(actions), _HALF)
     click.echo(f"\n{what_is_left(place)}")
 
 
 @click.command("uninstall")
 @_root
 @_vcl
-@_copy
 @_database
 @_dry_run
 @setup
-def uninstall(setup: Setup, root: Path, vcl: Path, copied: bool, with_database: bool, dry_run: bool) -> None:
+def uninstall(setup: Setup, root: Path, vcl: Path, with_database: bool, dry_run: bool) -> None:
     """Take away what `esxprov install` has put.
 
     Configuration, passwords and tables stay, and directories that are not empty. Refused while a computer has the
@@ -81,12 +80,15 @@ def uninstall(setup: Setup, root: Path, vcl: Path, copied: bool, with_database: 
     """
     from esxprov.install import run
 
-    _, actions = _plan(setup, root, vcl, copied, with_database)
+    _, actions = _plan(setup, root, vcl, None, with_database)
     before = list(run.uninstall(actions, dry_run=True))
-    _say(before if dry_run or any(one.problem for one in before) else run.uninstall(actions))
+    if dry_run or any(one.problem for one in before):
+        _say(before, _NOTHING)
+        return
+    _say(run.uninstall(actions), _HALF)
 
 
-def _plan(setup: Setup, root: Path, vcl: Path, copied: bool, with_database: bool) -> tuple[Place, list[Action]]:
+def _plan(setup: Setup, root: Path, vcl: Path, copied: bool | None, with_database: bool) -> tuple[Place, list[Action]]:
     from esxprov.install.plan import Place, actions
     from esxprov.install.system import system
 
@@ -95,7 +97,11 @@ def _plan(setup: Setup, root: Path, vcl: Path, copied: bool, with_database: bool
     return place, actions(place, database)
 
 
-def _say(outcomes: Iterator[Outcome] | list[Outcome]) -> None:
+_NOTHING = "nothing was done, for what the lines with ! say"
+_HALF = "not completed, for what the line with ! says: put that right and run it again"
+
+
+def _say(outcomes: Iterable[Outcome], failed: str) -> None:
     """Print what came of each action; the first problem is how the command ends."""
     problems = []
     for outcome in outcomes:
@@ -108,7 +114,7 @@ def _say(outcomes: Iterator[Outcome] | list[Outcome]) -> None:
     if isinstance(problems[0], ConfigurationError | DependencyUnavailable):
         code = EX_CONFIG if isinstance(problems[0], ConfigurationError) else EX_UNAVAILABLE
     as_root = "" if os.geteuid() == 0 else "; are you root?" if isinstance(problems[0], PermissionError) else ""
-    raise Failure(f"{len(problems)} of these are impossible, see the lines with !{as_root}", code)
+    raise Failure(f"{failed}{as_root}", code)
 
 
 @click.command("sample-config")

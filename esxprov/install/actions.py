@@ -85,7 +85,7 @@ class Text:
     def is_done(self) -> bool:
         if self.path.is_symlink() or (self.path.exists() and not self.is_ours()):
             raise _in_the_way(self.path, "a file of esxprov")
-        return self.path.exists() and self.path.read_text(encoding="utf-8") == self.text
+        return self.path.exists() and self.path.read_bytes() == self.text.encode()
 
     def do(self) -> None:
         _write(self.path, self.text, 0o644)
@@ -121,7 +121,8 @@ class Copies:
                 file.do()
 
     def is_ours(self) -> bool:
-        return any(file.is_ours() for file in self.files)
+        # Behind a link are the package's own files.
+        return not self.folder.is_symlink() and any(file.is_ours() for file in self.files)
 
     def undo(self) -> None:
         for file in reversed(self.files):
@@ -151,7 +152,11 @@ class Link:
         _make_parents(self.path)
         beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         beside.symlink_to(self.target)
-        beside.replace(self.path)
+        try:
+            beside.replace(self.path)
+        except BaseException:
+            beside.unlink()
+            raise
 
     def is_ours(self) -> bool:
         return self.path.is_symlink() and self.path.readlink().parts[-6:] == self.target.parts[-6:]
@@ -173,7 +178,7 @@ class Kept:
         return f"file {self.path}, mode {self.mode:o}, yours from then on"
 
     def is_done(self) -> bool:
-        if self.path.exists() and not self.path.is_file():
+        if os.path.lexists(self.path) and not self.path.is_file():
             raise _in_the_way(self.path, "a file")
         return self.path.exists()
 

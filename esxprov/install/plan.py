@@ -25,13 +25,14 @@ _UNIT = "Description=ESX provisioning for Apache VCL\n"
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where to install. `root` is put before every path but those that links lead to; `vcl` is VCL's own directory
-    on the node, as vcld sees it. `pages`: texts by the path they go to, with the mark each has in every version.
+    on the node, as vcld sees it. The shim is `copied` or linked; None stands for both, of which one is there to be
+    taken away. `pages`: texts by the path they go to, with the mark each has in every version.
     """
 
     root: Path
     system: System
     vcl: Path = Path("/usr/local/vcl")
-    copied: bool = False
+    copied: bool | None = False
     pages: tuple[tuple[Path, str, str], ...] = ()
 
     def at(self, path: Path | str) -> Path:
@@ -114,6 +115,7 @@ def _shim(place: Place) -> Iterator[Action]:
     if not place.copied:
         yield Link(library / folder, shipped.shim() / folder)
         yield Link(library / f"{folder}.pm", shipped.shim() / f"{folder}.pm")
+    if place.copied is False:
         return
     texts = [(library / one, (shipped.shim() / one).read_text(encoding="utf-8")) for one in shipped.modules()]
     yield Copies(library / folder, tuple(Text(path, text, _PACKAGE) for path, text in texts))

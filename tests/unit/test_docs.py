@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bridge.users import permissions
+from bridge.users import commands, permissions
 from esxprov.model import Promised
 from esxprov.web import Questions
 from tests.unit.world import IMAGE, IMAGES, FakeClock, Site
@@ -22,6 +22,13 @@ def test_the_brokers_permissions_in_the_installation_are_those_that_the_tests_ru
     documented = {user: tuple(patterns) for user, *patterns in lines}
     tested = {user: (may.configure, may.write, may.read) for user, may in permissions("mn1").items()}
     assert documented == tested
+
+
+def test_the_brokers_users_in_the_installation_are_made_as_the_program_says() -> None:
+    files = {"esxprov": "broker", "vcld": "vcld", "esxprov-cli": "cli", "esxprov-leases": "leases"}
+    said = commands("mn1", {user: f"/etc/vcl/esxprov/{name}.password" for user, name in files.items()})
+    lines = [line.strip() for line in (DOCS / "install.md").read_text().splitlines()]
+    assert [line for line in lines if line.startswith("rabbitmqctl")] == list(said)
 
 
 def names_of_tests() -> set[str]:

@@ -121,17 +121,26 @@ def test_uninstalling_leaves_what_was_there_and_what_is_the_sites(root: Path, ho
     before = tree(root)
     install(root, how)
     installed = tree(root)
-    said = esxprov(root, "uninstall", how, "--dry-run").stdout
+    said = esxprov(root, "uninstall", "--dry-run").stdout
     assert tree(root) == installed
-    assert esxprov(root, "uninstall", how).stdout == said
+    assert esxprov(root, "uninstall").stdout == said
     after = tree(root)
     assert {path: after.pop(path) for path in KEPT} == {path: installed[path] for path in KEPT}
     assert after == before
 
 
-def test_uninstalling_what_was_never_installed_changes_nothing(root: Path, how: str) -> None:
+def test_uninstalling_a_linked_shim_leaves_the_packages_own_files(root: Path) -> None:
+    before = [(shipped.shim() / module).stat().st_mtime_ns for module in shipped.modules()]
+    assert len(before) > 5
+    install(root, "--link")
+    esxprov(root, "uninstall")
+    assert [(shipped.shim() / module).stat().st_mtime_ns for module in shipped.modules()] == before
+    assert not (root / MODULES / "esxprov").is_symlink()
+
+
+def test_uninstalling_what_was_never_installed_changes_nothing(root: Path) -> None:
     before = tree(root)
-    result = esxprov(root, "uninstall", how)
+    result = esxprov(root, "uninstall")
     assert (result.exit_code, {line[0] for line in result.stdout.splitlines()}) == (0, {"="})
     assert tree(root) == before
 
@@ -168,6 +177,7 @@ def test_a_file_that_cannot_be_put_in_place_is_there_as_before_and_nothing_is_le
     result = esxprov(root, "install")
     assert result.exit_code == 1
     assert f"! file {root}/{UNIT}: [Errno 28] No space left on device" in result.stdout
+    assert "not completed, for what the line with ! says" in result.stderr
     assert tree(root) == before
 
 
@@ -213,13 +223,14 @@ def test_with_a_strangers_file_in_the_way_nothing_is_done(root: Path, how: str, 
     result = esxprov(root, "install", how)
     assert result.exit_code == 78
     assert re.search(rf"^! .*{re.escape(path)} is something else, expected .*: move it away$", result.stdout, re.M)
+    assert "nothing was done" in result.stderr
     assert tree(root) == before
 
 
 def test_a_strangers_file_survives_an_uninstallation(root: Path, how: str) -> None:
     install(root, how)
     (root / UNIT).write_text("[Service]\nExecStart=/usr/bin/something else\n")
-    assert esxprov(root, "uninstall", how).exit_code == 0
+    assert esxprov(root, "uninstall").exit_code == 0
     assert (root / UNIT).read_text() == "[Service]\nExecStart=/usr/bin/something else\n"
     assert not (root / MODULES / "esxprov.pm").exists()
 
