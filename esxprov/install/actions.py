@@ -125,7 +125,8 @@ class Copies:
         return not self.folder.is_symlink() and any(file.is_ours() for file in self.files)
 
     def undo(self) -> None:
-        for file in reversed(self.files):
+        of_older_versions = [Text(path, "", self.files[-1].mark) for path in self.folder.glob("*.pm")]
+        for file in (*reversed(self.files), *of_older_versions):
             if file.is_ours():
                 file.undo()
         if self.folder.is_dir() and not any(self.folder.iterdir()):

@@ -207,6 +207,15 @@ def test_copies_of_an_older_version_are_replaced(root: Path) -> None:
     assert older.read_text() == new
 
 
+def test_a_file_that_only_an_older_version_copied_goes_with_the_others_and_a_strangers_stays(root: Path) -> None:
+    install(root, "--copy")
+    folder = root / MODULES / "esxprov"
+    (folder / "Older.pm").write_text("package VCL::Module::Provisioning::esxprov::Older;\n1;\n")
+    (folder / "Local.pm").write_text("package Local;\n1;\n")
+    esxprov(root, "uninstall")
+    assert [path.name for path in folder.iterdir()] == ["Local.pm"]
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [
