@@ -112,7 +112,8 @@ class Copies:
 
     def is_done(self) -> bool:
         Directory(self.folder, 0o755).is_done()
-        return all([file.is_done() for file in self.files])
+        done = [file.is_done() for file in self.files]  # of all: any may be in the way
+        return all(done)
 
     def do(self) -> None:
         Directory(self.folder, 0o755).do()
