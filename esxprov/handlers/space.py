@@ -81,7 +81,7 @@ def _full(what: str, datastore: str, needed_mb: int, free_mb: int, promised_mb: 
     return ProvisioningError(
         "datastore_full",
         f"{what} needs up to {needed_mb} MB on [{datastore}], where {free_mb} MB are free{promised}: "
-        f"{missing_mb} MB are missing, make room",
+        f"{missing_mb} MB are missing, make room: 'esxprov images orphans' shows what nobody needs",
         detail={
             "datastore": datastore,
             "needed_mb": needed_mb,
