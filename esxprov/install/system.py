@@ -21,7 +21,7 @@ RED_HAT = System("Red Hat", Path("/var/lib/dhcpd/dhcpd.leases"), "dhcpd.service"
 
 
 def system(root: Path) -> System:
-    """By /etc/os-release. What is of neither family is taken for Debian: only paths that can be changed depend on it."""
+    """By /etc/os-release. What is of neither family is taken for Debian: only paths that can be changed differ."""
     fields = {}
     for name in ("etc/os-release", "usr/lib/os-release"):
         file = root / name

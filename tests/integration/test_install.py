@@ -176,7 +176,7 @@ def test_the_printed_lines_make_users_who_log_in_with_the_passwords_of_the_files
         for user, file in zip(users, ("broker", "vcld", "cli"), strict=True):
             password = (tmp_path / f"etc/vcl/esxprov/{file}.password").read_text()
             credentials = pika.PlainCredentials(user, password)
-            pika.BlockingConnection(
-                pika.ConnectionParameters(broker.host, broker.port, credentials=credentials)
-            ).close()
-        assert all(f"{user}\t" in broker.ctl("list_permissions") for user in users)
+            parameters = pika.ConnectionParameters(broker.host, broker.port, credentials=credentials)
+            pika.BlockingConnection(parameters).close()
+        permitted = broker.ctl("list_permissions")
+        assert [user for user in users if f"{user}\t" not in permitted] == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -276,9 +275,9 @@ def test_roots_umask_hides_nothing_from_the_others(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def red_hat(root: Path) -> Iterator[Path]:
+def red_hat(root: Path) -> Path:
     (root / "etc/os-release").write_text('NAME="Rocky Linux"\nID="rocky"\nID_LIKE="rhel centos fedora"\n')
-    yield root
+    return root
 
 
 def test_on_red_hats_family_paths_and_units_are_its_own(red_hat: Path) -> None:
