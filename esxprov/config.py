@@ -22,6 +22,7 @@ from esxprov.settings import Schema, Settings
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
 VCLD_CONF = Path("/etc/vcl/vcld.conf")
+SPOOL = Path("/var/spool/esxprov")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class PublisherConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, checked. `path` is where they came from, for messages."""
+    """All settings, checked. `path` is where they came from, for messages; `spool` is the Perl shim's."""
 
     path: Path
     service: ServiceConfig
@@ -119,6 +120,7 @@ class Config:
     endpoints: Mapping[str, EndpointConfig]
     pools: Mapping[str, Pool]
     http: HttpConfig | None = None
+    spool: Path = SPOOL
 
     @property
     def publishers(self) -> frozenset[str]:
@@ -188,6 +190,7 @@ def load(
         endpoints=endpoints,
         pools=pools,
         http=_http(reader) if "http" in reader.values else None,
+        spool=Path(reader.text("vcld", "spool", str(SPOOL))),
     )
 
 

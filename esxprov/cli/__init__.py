@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, install, leases, placement, running, world
+from esxprov.cli import calls, claims, dead, doctor, events, install, leases, placement, running, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -38,6 +38,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
     \b
     The first day:          esxprov check-config
                             esxprov db upgrade
+                            esxprov doctor
                             esxprov hosts
                             esxprov serve
     A reservation hangs:    esxprov events list --reservation ID
@@ -51,6 +52,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
 for command in (
     running.serve,
     running.check_config,
+    doctor.doctor,
     running.db,
     events.events,
     calls.replay,

@@ -8,9 +8,9 @@ import json
 import os
 import secrets
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.permissions import Permissions, permissions
 from tests.testbed.ports import free_ports
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -22,24 +22,10 @@ _START_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """Regular expressions for what a user may do with queues and exchanges."""
-
-    configure: str
-    write: str
-    read: str
-
-
-def permissions(node: str) -> dict[str, Permissions]:
-    """The table of docs/install.md for the management node `node` (its short name)."""
-    replies = rf"^vcl\.reply\.{node}\."
-    return {
-        "vcld": Permissions(replies, "^esxprov$", replies),
-        "esxprov": Permissions("^esxprov", r"^(esxprov.*|amq\.default)$", "^esxprov"),
-        "esxprov-cli": Permissions(r"^esxprov\.cli\.", "^esxprov$", r"^(esxprov\.dead|esxprov\.cli\..*)$"),
-        "esxprov-leases": Permissions(*[r"^esxprov\.leases"] * 3),
-    }
+def users(node: str) -> dict[str, Permissions]:
+    """The users of docs/install.md for the management node `node` (its short name)."""
+    names = {"service": "esxprov", "vcld": "vcld", "cli": "esxprov-cli", "leases": "esxprov-leases"}
+    return {names[role]: may for role, may in permissions(node).items()}
 
 
 class RabbitMq(Server):
@@ -57,7 +43,7 @@ class RabbitMq(Server):
         super().__init__(directory)
         self._tls = tls
         self.port, self.tls_port, self._distribution_port, self._epmd_port = free_ports(4)
-        self._users = {**permissions(node), "onlooker": Permissions(".*", ".*", ".*")}
+        self._users = {**users(node), "onlooker": Permissions(".*", ".*", ".*")}
         self.passwords = {user: secrets.token_hex(12) for user in self._users}
         self._environment = self._make_environment(self.scratch.path)
         self._epmd: Child | None = None
