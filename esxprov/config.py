@@ -22,7 +22,6 @@ from esxprov.settings import Schema, Settings
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
 VCLD_CONF = Path("/etc/vcl/vcld.conf")
-SPOOL = Path("/var/spool/esxprov")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class PublisherConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, checked. `path` is where they came from, for messages; `spool` is the Perl shim's."""
+    """All settings, checked. `path` is where they came from, for messages."""
 
     path: Path
     service: ServiceConfig
@@ -120,7 +119,7 @@ class Config:
     endpoints: Mapping[str, EndpointConfig]
     pools: Mapping[str, Pool]
     http: HttpConfig | None = None
-    spool: Path = SPOOL
+    spool: Path = Path("/var/spool/esxprov")
 
     @property
     def publishers(self) -> frozenset[str]:
@@ -190,7 +189,7 @@ def load(
         endpoints=endpoints,
         pools=pools,
         http=_http(reader) if "http" in reader.values else None,
-        spool=Path(reader.text("vcld", "spool", str(SPOOL))),
+        spool=Path(reader.text("vcld", "spool", "/var/spool/esxprov")),
     )
 
 

@@ -33,6 +33,10 @@ class Forbidden(Exception):
     """The broker does not allow that; the text is its own."""
 
 
+class NoPermissions(BrokerRefused):
+    """The password is right, but the user has no permissions at all in the virtual host."""
+
+
 class Probe:
     """Each try has a channel of its own, because a refusal closes it. Raises BrokerUnavailable if the connection goes.
 
@@ -118,9 +122,12 @@ class Probe:
 
 @contextmanager
 def probing(parameters: BrokerParameters, name: str) -> Iterator[Probe]:
-    """Connect as that user. Raises BrokerRefused for a login that cannot work, else BrokerUnavailable."""
+    """Connect as that user. Raises NoPermissions or BrokerRefused for what cannot work, else BrokerUnavailable."""
     try:
         connection = BlockingConnection(pika_parameters(parameters, name))
+    except pika.exceptions.ProbableAccessDeniedError as error:
+        refused = NoPermissions if is_refusal(error) else BrokerUnavailable
+        raise refused(sentence(error, parameters)) from error
     except (pika.exceptions.AMQPError, OSError) as error:
         refused = BrokerRefused if is_refusal(error) else BrokerUnavailable
         raise refused(sentence(error, parameters)) from error

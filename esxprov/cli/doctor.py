@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,14 +17,22 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option(
+    "--vcl",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/usr/local/vcl"),
+    show_default=True,
+    help="Where VCL's management node code is.",
+)
 @as_json
 @setup
-def doctor(setup: Setup, as_json: bool) -> None:
-    """Look at everything the service needs, and say what repairs it.
+def doctor(setup: Setup, vcl: Path, as_json: bool) -> None:
+    """Find what is wrong, and say what repairs it.
 
-    One line for each check, with ok, warn, wrong or skipped, and under it the command to run or the line to change.
-    Asks the broker as each of its users, the database, every endpoint, and the lease sources; writes a file to each
-    pool's datastore and removes it. Can be run beside a running service. Exit code 1 if anything is wrong.
+    Looks at everything the service needs: one line for each check, with ok, warn, wrong or skipped, and under it the
+    command to run or the line to change. Asks the broker as each of its users, the database, every endpoint, and the
+    lease sources; writes a file to each pool's datastore and removes it. Can be run beside a running service. Exit
+    code 1 if anything is wrong.
     """
     from esxprov.doctor.checkup import checkup
     from esxprov.doctor.finding import Sign, ok, wrong
@@ -33,7 +42,7 @@ def doctor(setup: Setup, as_json: bool) -> None:
     except ConfigurationError as error:
         found = [wrong("config", str(error), "correct that line; 'esxprov sample-config' has them all, with comments")]
     else:
-        found = [ok("config", f"{config.path} is good"), *checkup(config)]
+        found = [ok("config", f"{config.path} is good"), *checkup(config, vcl)]
     if as_json:
         rows = [
             {"check": one.check, "sign": one.sign.value, "text": one.text, "cure": one.cure or None} for one in found

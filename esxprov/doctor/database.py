@@ -12,10 +12,12 @@ from esxprov.doctor.finding import Finding, ok, warn, wrong
 from esxprov.doctor.patient import Patient
 from esxprov.errors import ConfigurationError, DependencyUnavailable
 
-CHECKS = ("database.login", "database.schema", "database.mode", "database.rights", *vcl.CHECKS)
+CHECKS = ("database.login", "database.schema", "database.rights", "database.mode", *vcl.CHECKS)
+"""In the order they are looked at."""
 
 _READ = (
     "OS",
+    "OSinstalltype",
     "blockComputers",
     "blockTimes",
     "computer",
@@ -25,6 +27,7 @@ _READ = (
     "managementnode",
     "module",
     "provisioning",
+    "provisioningOSinstalltype",
     "request",
     "reservation",
     "state",
@@ -76,7 +79,10 @@ def _rights(patient: Patient) -> Iterator[Finding]:
     for table, verb in wanted:
         try:
             database.run(partial(_try, sql=_statement(table, verb, columns.get(table, ""))))
-        except DependencyUnavailable:
+        except DependencyUnavailable as error:
+            if "denied" not in str(error):
+                yield wrong("database.rights", str(error), "")
+                return
             refused.setdefault(verb, []).append(table)
     whom = database.single(partial(_one, sql="SELECT CURRENT_USER() AS me"))["me"]
     user, _, host = whom.rpartition("@")

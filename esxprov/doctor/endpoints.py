@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from esxprov import layout
-from esxprov.doctor.finding import Finding, Section, ok, warn, wrong
+from esxprov.doctor.finding import Finding, Section, Sign, ok, warn, wrong
 from esxprov.doctor.patient import Patient
 from esxprov.errors import ProvisioningError
 from esxprov.layout import Layout
@@ -22,7 +23,9 @@ WITHIN_S = 8.0
 
 _CLOCK_S = 30
 _RENEW_DAYS = 14
-_KINDS = ("certificate", "login", "clock", "licence", "hosts", "datastore", "golden", "networks")
+_KINDS = ("certificate", "login", "clock", "hosts", "networks", "datastore", "licence", "golden")
+"""In the order they are looked at."""
+
 _OF_CERTIFICATES = ("SSLCertVerificationError", "FingerprintMismatch", "UnusableAuthority")
 
 
@@ -39,7 +42,8 @@ def _look(patient: Patient, config: EndpointConfig) -> Iterator[Finding]:
     try:
         yield from _of_endpoint(patient, config, endpoint)
     finally:
-        endpoint.close()
+        with suppress(ProvisioningError):  # that it does not answer was said already
+            endpoint.close()
 
 
 def _of_endpoint(patient: Patient, config: EndpointConfig, endpoint: Hypervisor) -> Iterator[Finding]:
@@ -64,15 +68,16 @@ def _of_endpoint(patient: Patient, config: EndpointConfig, endpoint: Hypervisor)
             paths = layout.of(pool, profile) if profile else None
         except ProvisioningError:
             paths = None  # vcl.profile says so
-        if profile is None or paths is None:
+        connected = [host for host in members if host.state == "connected"]
+        if profile is None or paths is None or not connected:
             continue
-        yield _networks(f"{name}.networks", profile, members)
-        missing = _datastores(f"{name}.datastore", paths, members)
-        yield missing
-        if not missing.cure:
+        yield _networks(f"{name}.networks", profile, connected)
+        stores = _datastores(f"{name}.datastore", paths, connected)
+        yield stores
+        if stores.sign is Sign.OK:
             yield from _library(name, endpoint, pool, paths, health)
     if not pools:
-        cure = f"name it in endpoints of a [pool NAME], or remove [endpoint {config.name}]"
+        cure = f"name {config.name} in endpoints of a [pool NAME], or remove [endpoint {config.name}]"
         yield warn(f"{name}.hosts", "no pool uses this endpoint", cure)
 
 
@@ -132,25 +137,35 @@ def _networks(check: str, profile: Profile, hosts: list[Host]) -> Finding:
 
 
 def _library(name: str, endpoint: Hypervisor, pool: Pool, paths: Layout, health: Health) -> Iterator[Finding]:
-    """The golden images, and a directory made and removed: a licence or a role that only reads fails there first."""
+    """May we write, and are the golden images there. What a licence says is words, so it is tried."""
+    refused = _refused(endpoint, f"[{paths.vm_datastore}] {paths.inuse}/.esxprov-doctor-{uuid.uuid4().hex}")
+    if refused is not None and refused.detail.get("fault") == "RestrictedVersion":
+        yield wrong(f"{name}.licence", refused.message, "license the host, or take it out of the pool")
+        return
+    if refused is not None:
+        cure = f"let our user of [endpoint {endpoint.name}] write to {paths.vm_datastore}"
+        yield wrong(f"{name}.golden", refused.message, cure)
+        return
+    yield ok(f"{name}.licence", f"it lets us write{f' ({health.licence})' if health.licence else ''}")
     golden = f"[{paths.image_datastore}] {paths.golden}"
     entries = endpoint.list_directory(golden)
-    scratch = f"[{paths.vm_datastore}] {paths.inuse}/.esxprov-doctor-{uuid.uuid4().hex}"
-    try:
-        endpoint.make_directory(scratch)
-        endpoint.write_file(f"{scratch}/written", b"by esxprov doctor\n")
-    except ProvisioningError as error:
-        free = error.detail.get("fault") == "RestrictedVersion"
-        cure = (
-            "license the host" if free else f"let our user of [endpoint {endpoint.name}] write to {paths.vm_datastore}"
-        )
-        yield wrong(f"{name}.{'licence' if free else 'golden'}", error.message, cure)
-        return
-    finally:
-        endpoint.delete(scratch)
-    yield ok(f"{name}.licence", f"it lets us write{f' ({health.licence})' if health.licence else ''}")
     if entries is None:
         cure = f"make the directory {golden} and put images there, or correct golden in [pool {pool.name}]"
         yield wrong(f"{name}.golden", f"there is no directory {golden}", cure)
     else:
         yield ok(f"{name}.golden", f"{golden} holds {sum(entry.is_directory for entry in entries)} image(s); writable")
+
+
+def _refused(endpoint: Hypervisor, scratch: str) -> ProvisioningError | None:
+    """Why a directory with a file in it cannot be made and removed again."""
+    refused = None
+    try:
+        endpoint.make_directory(scratch)
+        endpoint.write_file(f"{scratch}/written", b"by esxprov doctor\n")
+    except ProvisioningError as error:
+        refused = error
+    try:
+        endpoint.delete(scratch)
+    except ProvisioningError as error:
+        refused = refused or error
+    return refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from esxprov.config import Config
 from esxprov.database import Database, VclInventory
@@ -13,10 +14,13 @@ from esxprov.model import Pool, Profile
 
 @dataclass(slots=True)
 class Patient:
-    """May be shared by threads. What VCL says of a profile is asked once."""
+    """May be shared by threads. `vcl` is the directory of VCL's management node code. What VCL says of a profile is
+    asked once.
+    """
 
     config: Config
     database: Database
+    vcl: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _profiles: dict[str, Profile | None] = field(default_factory=dict)
 
@@ -27,5 +31,5 @@ class Patient:
                 try:
                     self._profiles[pool.profile] = VclInventory(self.database).profile(pool.profile)
                 except DependencyUnavailable:
-                    return None
+                    self._profiles[pool.profile] = None  # and nobody else waits for it
             return self._profiles[pool.profile]

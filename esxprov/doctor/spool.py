@@ -28,7 +28,7 @@ def look(patient: Patient) -> Iterator[Finding]:
         yield warn("spool", f"{spool} is closed to this user", "sudo esxprov doctor")
         return
     if names is None:
-        yield wrong("spool", f"{spool} is no directory", f"rm {spool}")
+        yield wrong("spool", f"{spool} is no directory", "correct spool in [vcld], or remove that file")
     elif found.st_mode & 0o022:
         yield wrong("spool", f"others may write to {spool}, so the shim does not use it", f"chmod 700 {spool}")
     elif old := [name for name in names if _age_s(name) > _OLD_S]:

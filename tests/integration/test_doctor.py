@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -19,6 +24,7 @@ from tests.testbed.bed import DATASTORE, NODE, PROFILE, Bed, Plan
 from tests.testbed.processes import Child
 from tests.testbed.vsphere import HostSpec, VSphere
 
+SHIM = Path(__file__).parents[2] / "bridge" / "perl" / "lib"
 HOSTS = (HostSpec("esx1", 8192, 4), HostSpec("esx2", 8192, 4))
 
 
@@ -27,6 +33,10 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One of our own, in the SQL mode that VCL's web front end wants."""
     with Bed(tmp_path_factory.mktemp("doctor"), Plan(hosts=HOSTS, computers=1, strict=False)) as bed:
         bed.make_site()
+        place = bed.directory / "vcl" / "lib" / "VCL" / "Module" / "Provisioning"
+        place.mkdir(parents=True)
+        shutil.copy(SHIM / "VCL/Module/Provisioning/esxprov.pm", place)
+        shutil.copytree(SHIM / "VCL/Module/Provisioning/esxprov", place / "esxprov")
         upgraded = bed.esxprov("db", "upgrade")
         assert upgraded.returncode == 0, upgraded.stderr
         yield bed
@@ -66,7 +76,8 @@ class Diagnosis:
 
 
 def examined(bed: Bed, *settings: str) -> Diagnosis:
-    done = bed.esxprov(*[word for each in settings for word in ("--set", each)], "doctor", "--json")
+    options = [word for each in settings for word in ("--set", each)]
+    done = bed.esxprov(*options, "doctor", "--vcl", str(bed.directory / "vcl"), "--json")
     assert done.stdout, done.stderr
     return Diagnosis(done.returncode, json.loads(done.stdout))
 
@@ -78,7 +89,8 @@ def test_a_bed_that_is_well_has_every_check_ok(bed: Bed) -> None:
     kinds = ("certificate", "login", "clock", "licence", "hosts", "datastore", "golden", "networks")
     roles = [f"broker.{what}.{role}" for role in ("service", "vcld", "cli") for what in ("login", "permissions")]
     assert {row["check"] for row in found.rows} == {
-        "config", *roles, "broker.topology", "broker.dead", "service.consumers",
+        "config", *roles, "broker.topology", "broker.dead", "service.consumers", "service.version",
+        "shim.place", "shim.version",
         "database.login", "database.schema", "database.mode", "database.rights",
         "vcl.rows", "vcl.profile", "vcl.node", "leases.file", "leases.conf", "spool",
         *(f"endpoint.{host.name}.{kind}" for host in HOSTS for kind in kinds),
@@ -86,6 +98,7 @@ def test_a_bed_that_is_well_has_every_check_ok(bed: Bed) -> None:
 
 
 def test_looking_leaves_nothing_behind(bed: Bed) -> None:
+    (bed.store / "inuse").mkdir(exist_ok=True)  # as the first load does
     before = sorted(bed.store.rglob("*")), bed.rabbitmq.ctl("list_queues", "name"), bed.endpoints["esx1"].sessions()
     assert examined(bed).code == 0
     after = sorted(bed.store.rglob("*")), bed.rabbitmq.ctl("list_queues", "name"), bed.endpoints["esx1"].sessions()
@@ -95,7 +108,10 @@ def test_looking_leaves_nothing_behind(bed: Bed) -> None:
 def test_people_get_a_line_for_each_check_and_the_repair_under_it(bed: Bed) -> None:
     lines = bed.esxprov("--set", "vcld.spool=/dev/null", "doctor").stdout.splitlines()
     assert f"ok       config: {bed.conf} is good" in lines
-    assert lines[-2:] == ["wrong    spool: /dev/null is no directory", "         repair: rm /dev/null"]
+    assert lines[-2:] == [
+        "wrong    spool: /dev/null is no directory",
+        "         repair: correct spool in [vcld], or remove that file",
+    ]
 
 
 # --- one thing at a time ---------------------------------------------------------------------------------------------
@@ -119,6 +135,30 @@ def fewer_permissions(bed: Bed, user: str, configure: str, write: str, read: str
     program, *arguments = shlex.split(examined(bed).cure(f"broker.permissions.{role}"))
     assert program == "rabbitmqctl"
     bed.rabbitmq.ctl(*arguments)
+
+
+@contextmanager
+def no_permissions(bed: Bed, user: str) -> Iterator[None]:
+    """In the whole virtual host. Mended by the command that the doctor prescribes."""
+    bed.rabbitmq.ctl("clear_permissions", user)
+    yield
+    _, *arguments = shlex.split(examined(bed).cure(f"broker.permissions.{user}"))
+    bed.rabbitmq.ctl(*arguments)
+
+
+@contextmanager
+def shim(bed: Bed, name: str, text: str | None) -> Iterator[None]:
+    """A file of it gone, or with a line more. Mended by the command that the doctor prescribes."""
+    file = bed.directory / "vcl" / "lib" / "VCL" / "Module" / "Provisioning" / name
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(file.read_text() + text)
+    yield
+    check = "shim.place" if name == "esxprov.pm" and text is None else "shim.version"
+    command = shlex.split(examined(bed).cure(check), comments=True)
+    assert command[0] == "cp"
+    subprocess.run(command, check=True)
 
 
 @contextmanager
@@ -199,7 +239,8 @@ def host(bed: Bed, wound: Mapping[str, Any], bandage: Mapping[str, Any]) -> Iter
 
 @contextmanager
 def free_licence(bed: Bed) -> Iterator[None]:
-    bed.endpoints["esx2"].inject("MakeDirectory", "soap", fault="RestrictedVersion")
+    for method in ("MakeDirectory", "DeleteDatastoreFile_Task"):
+        bed.endpoints["esx2"].inject(method, "soap", fault="RestrictedVersion")
     yield
     bed.endpoints["esx2"].clear_faults()
 
@@ -313,6 +354,12 @@ CASES = {
     "vcld may not read": Case(
         WRONG, "broker.permissions.vcld", "", lambda bed: fewer_permissions(bed, "vcld", VCLD, "^esxprov$", "^$")
     ),
+    "vcld has no permissions at all": Case(
+        WRONG, "broker.permissions.vcld", "set_permissions vcld", lambda bed: no_permissions(bed, "vcld")
+    ),
+    "a broker that is away": Case(
+        WRONG, "broker.login.vcld", "[vcld]", settings=("vcld.url=amqp://vcld@127.0.0.1:1/",)
+    ),
     "the command line may not see what is parked": Case(
         WRONG,
         "broker.permissions.cli",
@@ -385,6 +432,11 @@ CASES = {
             "UPDATE managementnode SET lastcheckin = NOW()",
         ),
     ),
+    "no shim": Case(WRONG, "shim.place", "cp -r", lambda bed: shim(bed, "esxprov.pm", None)),
+    "a part of the shim is missing": Case(
+        WRONG, "shim.version", "cp -r", lambda bed: shim(bed, "esxprov/Amqp.pm", None)
+    ),
+    "another shim": Case(WRONG, "shim.version", "cp -r", lambda bed: shim(bed, "esxprov/Contract.pm", "# older\n")),
     "a host's password": Case(WRONG, "endpoint.esx2.login", "[endpoint esx2]", login),
     "another certificate": Case(
         WRONG, "endpoint.esx2.certificate", "[endpoint esx2]", settings=("endpoint esx2.thumbprint=" + 64 * "0",)
@@ -412,6 +464,9 @@ CASES = {
         "endpoint.esx2.hosts",
         "reconnect",
         lambda bed: host(bed, {"state": "notResponding"}, {"state": "connected"}),
+    ),
+    "an endpoint of no pool": Case(
+        WARN, "endpoint.esx2.hosts", "[pool NAME]", settings=("pool main.endpoints=esx1",)
     ),
     "a datastore not mounted": Case(
         WRONG,
@@ -460,9 +515,51 @@ def test_what_needs_the_broken_thing_is_skipped_and_says_so(bed: Bed) -> None:
     assert texts["database.rights"] == "not looked at, because database.login is wrong"
 
 
-def test_a_service_that_is_gone_is_found(bed: Bed, service: Child) -> None:
+def test_a_pinned_certificate_is_well_whatever_its_date(bed: Bed, service: Child) -> None:
+    served = ssl.get_server_certificate(("127.0.0.1", bed.endpoints["esx2"].port))
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(served)).hexdigest()
+    found = examined(bed, f"endpoint esx2.thumbprint={pin}")
+    assert (found.code, found.unwell()) == (0, {})
+    (text,) = [row["text"] for row in found.rows if row["check"] == "endpoint.esx2.certificate"]
+    assert text == "it is the pinned one"
+
+
+def test_of_a_vcenter_the_host_that_lacks_something_is_named(tmp_path: Path) -> None:
+    with Bed(tmp_path / "vcenter", Plan(hosts=HOSTS, computers=1, vcenter=True)) as bed:
+        bed.make_site()
+        bed.endpoints["vc1"].set_host("esx2", networks=["Private"], datastores=[])
+        found = examined(bed)
+    wrong = {row["check"]: row["text"] for row in found.rows if row["sign"] == "wrong"}
+    assert {check: text for check, text in wrong.items() if check.startswith("endpoint.")} == {
+        "endpoint.vc1.networks": "esx2 has no network Public",
+        "endpoint.vc1.datastore": f"esx2 cannot use the datastore {DATASTORE}",
+    }
+
+
+def test_without_vcl_on_this_machine_the_shim_is_not_looked_for(bed: Bed) -> None:
+    done = bed.esxprov("doctor", "--vcl", str(bed.directory / "nowhere"), "--json")
+    found = Diagnosis(done.returncode, json.loads(done.stdout))
+    assert (found.code, found.unwell(), found.skipped()) == (0, {}, ["shim.place", "shim.version"])
+
+
+def test_a_service_that_hangs_and_one_that_is_gone_are_found(bed: Bed, service: Child) -> None:
+    service.pause()
+    hangs = examined(bed)
+    service.resume()
+    assert hangs.unwell() == {"service.version": "wrong"}
+    assert hangs.cure("service.version") == "journalctl -u esxprov"
     service.stop()
+    gone = examined(bed)
+    assert gone.unwell() == {"service.consumers": "wrong"}
+    assert gone.cure("service.consumers") == "systemctl start esxprov"
+
+
+def test_a_service_that_was_not_restarted_after_an_upgrade_is_found(bed: Bed, tmp_path: Path) -> None:
+    of_yesterday = tmp_path / "esxprov-0.0.1.dist-info"
+    of_yesterday.mkdir()
+    (of_yesterday / "METADATA").write_text("Metadata-Version: 2.1\nName: esxprov\nVersion: 0.0.1\n")
+    old = bed.service(PYTHONPATH=f"{tmp_path}:{bed.environment()['PYTHONPATH']}")
     found = examined(bed)
-    assert (found.unwell(), found.cure("service.consumers")) == (
-        {"service.consumers": "wrong"}, "systemctl start esxprov"
-    )  # fmt: skip
+    old.stop()
+    assert found.unwell() == {"service.version": "wrong"}
+    assert found.cure("service.version") == "systemctl restart esxprov"

@@ -10,7 +10,7 @@ import secrets
 import socket
 from pathlib import Path
 
-from bridge.permissions import Permissions, permissions
+from bridge.users import Permissions, permissions
 from tests.testbed.ports import free_ports
 from tests.testbed.processes import Child, run
 from tests.testbed.server import Server
@@ -20,12 +20,6 @@ from tests.testbed.vsphere import TestbedError
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _START_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 5.0
-
-
-def users(node: str) -> dict[str, Permissions]:
-    """The users of docs/install.md for the management node `node` (its short name)."""
-    names = {"service": "esxprov", "vcld": "vcld", "cli": "esxprov-cli", "leases": "esxprov-leases"}
-    return {names[role]: may for role, may in permissions(node).items()}
 
 
 class RabbitMq(Server):
@@ -43,7 +37,7 @@ class RabbitMq(Server):
         super().__init__(directory)
         self._tls = tls
         self.port, self.tls_port, self._distribution_port, self._epmd_port = free_ports(4)
-        self._users = {**users(node), "onlooker": Permissions(".*", ".*", ".*")}
+        self._users = {**permissions(node), "onlooker": Permissions(".*", ".*", ".*")}
         self.passwords = {user: secrets.token_hex(12) for user in self._users}
         self._environment = self._make_environment(self.scratch.path)
         self._epmd: Child | None = None

@@ -208,7 +208,7 @@ def test_what_a_program_would_read_has_json() -> None:
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
             "dead show", "hosts", "place", "capacity", "placement simulate", "claims list", "claims reconcile",
-            "placement replay-decision", "leases show", "leases watch", "leases check",
+            "placement replay-decision", "leases show", "leases watch", "leases check", "doctor",
         )
     }  # fmt: skip
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bridge.users import permissions
 from esxprov.model import Promised
 from esxprov.web import Questions
-from tests.testbed.rabbitmq import users
 from tests.unit.world import IMAGE, IMAGES, FakeClock, Site
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_brokers_permissions_in_the_installation_are_those_that_the_tests_run_with() -> None:
     lines = re.findall(r"set_permissions (\S+) '(\S*)' '(\S*)' '(\S*)'", (DOCS / "install.md").read_text())
     documented = {user: tuple(patterns) for user, *patterns in lines}
-    tested = {user: (may.configure, may.write, may.read) for user, may in users("mn1").items()}
+    tested = {user: (may.configure, may.write, may.read) for user, may in permissions("mn1").items()}
     assert documented == tested
 
 
