@@ -9,12 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import lease, load, shim_call
+from benchmarks import disks, lease, load, shim_call
 from benchmarks.figures import COLUMNS, Figure
 from benchmarks.stage import Stage, opened
 from esxprov.tables import table
 
-BENCHMARKS = {benchmark.NAME: benchmark.run for benchmark in (shim_call, load, lease)}
+BENCHMARKS = {benchmark.NAME: benchmark.run for benchmark in (shim_call, load, lease, disks)}
 
 
 def main() -> None:

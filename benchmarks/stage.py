@@ -73,7 +73,13 @@ class Stage:
         """What vcld knows about the reservation of a slot."""
         rows = self.site.images[IMAGE.name]
         return {
-            "reservation": {"request_id": slot.id, "reservation_id": slot.id, "state": "new", "cluster": [slot.id]},
+            "reservation": {
+                "request_id": slot.id,
+                "reservation_id": slot.id,
+                "state": "new",
+                "cluster": [slot.id],
+                "server": False,
+            },
             "computer": {
                 "id": slot.id,
                 "name": slot.name,
@@ -104,12 +110,15 @@ class Stage:
             },
         }
 
-    def request(self, call: str, slot: Slot) -> Event:
-        """A new event for a slot."""
+    def request(self, call: str, slot: Slot, **changes: dict[str, Any]) -> Event:
+        """A new event for a slot; `changes` are merged into the sections of its data."""
+        data = self.data(slot)
+        for section, fields in changes.items():
+            data[section] |= fields
         return request(
             call,
             source=f"urn:vcl:mn:{NODE}",
-            data=self.data(slot),
+            data=data,
             now=datetime.now(UTC),
             partitionkey=f"computer/{slot.id}",
         )

@@ -163,6 +163,9 @@ class Script:
         )
         home.session.wait(disks.MoveVirtualDisk_Task(unfinished, home.datacenter, disk, home.datacenter, False))
 
+        for reference in (f"{IMAGE.name}.vmx", f"{IMAGE.name}.vmx.reference"):
+            if home.session.get(f"[{DATASTORE}] golden/{IMAGE.name}/{reference}") is not None:
+                raise FileExistsError(reference)
         _if_new(lambda: files.MakeDirectory(directory, home.datacenter, True))
         home.session.put(vmx, _configuration(slot))
 

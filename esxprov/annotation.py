@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 _LINE = re.compile(r"^esxprov event=(\S+) claim=(\S+) computer=(\d+)(?: reservation=(\d+))? image=(\S+)$", re.MULTILINE)
 
+_IN_VMX = re.compile(r'^\s*annotation\s*=\s*"([^"\r\n]*)"', re.MULTILINE | re.IGNORECASE)
+_ESCAPED = re.compile(r"\|([0-9A-Fa-f]{2})")
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -33,3 +36,9 @@ def read(text: str) -> Annotation | None:
     if found is None:
         return None
     return Annotation(found[1], found[2], int(found[3]), int(found[4]) if found[4] else None, found[5])
+
+
+def of_vmx(content: bytes) -> Annotation | None:
+    """Our line in the annotation of a VMX file, which writes line ends and quotes as `|0A` and `|22`."""
+    found = _IN_VMX.search(content.decode("utf-8", "replace"))
+    return read(_ESCAPED.sub(lambda escaped: chr(int(escaped[1], 16)), found[1])) if found else None

@@ -17,7 +17,7 @@ from pathlib import Path
 from bridge.parameters import BrokerParameters
 from esxprov.database import DatabaseConfig
 from esxprov.errors import ConfigurationError
-from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool
+from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool, Recover
 from esxprov.settings import Schema, Settings
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
@@ -155,6 +155,7 @@ _SCHEMA = Schema(
                 "cluster_max_per_host",
                 "cluster_affinity",
                 "image_hosts",
+                "recover",
             }
         ),
     },
@@ -390,6 +391,7 @@ def _pool(reader: Settings, section: str, name: str, endpoints: Mapping[str, End
         cluster_max_per_host=reader.number(section, "cluster_max_per_host", 0, int, 0, 1000) or None,
         cluster_affinity=ClusterAffinity(reader.choice(section, "cluster_affinity", "none", tuple(ClusterAffinity))),
         image_hosts=_image_hosts(reader, section),
+        recover=Recover(reader.choice(section, "recover", "power-on", tuple(Recover))),
     )
 
 

@@ -15,7 +15,7 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import DictCursor
 
 from esxprov.errors import DependencyUnavailable
-from esxprov.model import CatalogueImage, Profile, Promised
+from esxprov.model import CatalogueImage, Profile, Promised, Revision
 
 T = TypeVar("T")
 Cursor = DictCursor
@@ -265,7 +265,7 @@ _CATALOGUE_S = 300.0
 
 
 class VclInventory:
-    """What handlers read from VCL's own tables (ports.Inventory)."""
+    """VCL's own tables: what handlers read there, and the one thing we write (ports.Inventory)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -342,6 +342,26 @@ class VclInventory:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
         return self._promised(_PROMISED, {"profile": profile, "states": _HOLDING})
 
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        """Write a computer's private address, and take it from any other that the same engine provisions: a lease is
+        exclusive, and VCL looks computers up by address, too. False if it was known.
+        """
+
+        def write(cursor: Cursor) -> bool:
+            cursor.execute("SELECT privateIPaddress FROM computer WHERE id = %s FOR UPDATE", (computer_id,))
+            row = cursor.fetchone()
+            if row is None or row["privateIPaddress"] == address:
+                return False
+            cursor.execute(
+                "UPDATE computer c JOIN computer own ON own.id = %s AND own.provisioningid = c.provisioningid "
+                "SET c.privateIPaddress = NULL WHERE c.privateIPaddress = %s AND c.id <> own.id AND c.deleted = 0",
+                (computer_id, address),
+            )
+            cursor.execute("UPDATE computer SET privateIPaddress = %s WHERE id = %s", (address, computer_id))
+            return True
+
+        return self._database.run(write)
+
     def _promised(self, question: str, values: dict[str, Any]) -> list[Promised]:
 
         def ask(cursor: Cursor) -> list[Promised]:
@@ -359,6 +379,42 @@ class VclInventory:
             ]
 
         return self._database.single(ask)
+
+    def revisions(self) -> list[Revision]:
+        """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
+
+        def ask(cursor: Cursor) -> list[Revision]:
+            cursor.execute(_REVISIONS, {"blocks": _BLOCKS})
+            return [
+                Revision(
+                    imagename=row["imagename"],
+                    title=row["prettyname"],
+                    revision=int(row["revision"]),
+                    production=bool(row["production"]),
+                    deleted=bool(row["deleted"]),
+                    deleted_at=row["datedeleted"].isoformat() if row["datedeleted"] else None,
+                    size_mb=int(row["size"]),
+                    reservations=int(row["reservations"]),
+                    computers=int(row["computers"]),
+                )
+                for row in cursor.fetchall()
+            ]
+
+        return self._database.single(ask)
+
+
+_BLOCKS = ("requested", "accepted")
+"""States of a block allocation that has, or will have, machines."""
+
+_REVISIONS = """
+SELECT r.imagename, i.prettyname, r.revision, r.production, r.deleted, r.datedeleted, i.size,
+  (SELECT COUNT(*) FROM reservation v WHERE v.imagerevisionid = r.id)
+    + (SELECT COUNT(*) FROM blockRequest b WHERE b.imageid = r.imageid AND r.production = 1 AND b.status IN %(blocks)s)
+    AS reservations,
+  (SELECT COUNT(*) FROM computer c WHERE c.deleted = 0 AND (c.imagerevisionid = r.id
+    OR r.production = 1 AND r.imageid IN (c.currentimageid, c.nextimageid))) AS computers
+FROM imagerevision r JOIN image i ON i.id = r.imageid WHERE r.imagename <> 'noimage' ORDER BY r.imagename, r.id
+"""
 
 
 _SIZES = "i.prettyname, GREATEST(i.minram, o.minram) AS ram_mb, GREATEST(1, i.minprocnumber) AS cpus, i.size AS disk_mb"

@@ -371,6 +371,7 @@ class Dispatcher:
             notify=notify,
             clock=self._clock,
             steps=record.steps,
+            epoch=record.epoch,
         )
         with self._changed:
             if self._queued.get(record.seq) is record:

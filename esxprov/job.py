@@ -71,7 +71,10 @@ class Step:
 
 
 class Job:
-    """One run of one event's handler. Only its worker thread calls it, except `interrupt`."""
+    """One run of one event's handler. Only its worker thread calls it, except `interrupt`.
+
+    `epoch` grows with each service that takes the event over: one that was overtaken while it slept has a smaller one.
+    """
 
     def __init__(
         self,
@@ -82,9 +85,11 @@ class Job:
         notify: Notify,
         clock: Clock,
         steps: dict[str, Any] | None = None,
+        epoch: int = 1,
     ) -> None:
         self.event = event
         self.request = request
+        self.epoch = epoch
         self.steps = steps if steps is not None else {}
         self.notify = notify
         self._book = book

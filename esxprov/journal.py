@@ -253,6 +253,17 @@ class Journal:
 
         return self._database.single(ask)
 
+    def busy_computers(self) -> set[int]:
+        """Those that an unfinished event is about, whoever works on it."""
+
+        def ask(cursor: Cursor) -> set[int]:
+            cursor.execute(
+                "SELECT DISTINCT computer_id FROM esxprov_event WHERE state = 'running' AND computer_id IS NOT NULL"
+            )
+            return {int(row["computer_id"]) for row in rows(cursor)}
+
+        return self._database.single(ask)
+
     def _owned(self, statement: str, values: tuple[Any, ...]) -> None:
         def write(cursor: Cursor) -> None:
             # PyMySQL counts found rows, so an UPDATE that changes nothing still tells whose event it is.

@@ -31,6 +31,16 @@ class ClusterAffinity(StrEnum):
     TOGETHER = "together"
 
 
+class Recover(StrEnum):
+    """What becomes of the VMs of a host that booted and has forgotten them: registered again and those that were on
+    switched on, only registered, or nothing.
+    """
+
+    POWER_ON = "power-on"
+    REGISTER = "register"
+    NO = "no"
+
+
 class ClaimState(StrEnum):
     """A claim holds capacity in every state but `released`.
 
@@ -53,13 +63,14 @@ class ClaimState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """VCL's ids; `cluster` lists the reservation ids of the whole request, this one included; `state` is the
-    request's state name.
+    request's state name; `server` is true for a machine that its user keeps as a server.
     """
 
     request_id: int
     reservation_id: int
     state: str = ""
     cluster: tuple[int, ...] = ()
+    server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,26 @@ class CatalogueImage:
     ram_mb: int
     cpus: int
     disk_mb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What VCL's tables say of an image's name (imagerevision.imagename), which is that of its directory.
+
+    `title` is what users see. `deleted` alone marks a revision that is still to be captured; with `deleted_at` (ISO
+    8601) somebody has deleted it. `reservations` counts those that have it, and block allocations of its image;
+    `computers` those that it is loaded on, or next.
+    """
+
+    imagename: str
+    title: str
+    revision: int
+    production: bool
+    deleted: bool
+    deleted_at: str | None
+    size_mb: int
+    reservations: int = 0
+    computers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +198,7 @@ class Pool:
     cluster_max_per_host: int | None = None
     cluster_affinity: ClusterAffinity = ClusterAffinity.NONE
     image_hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    recover: Recover = Recover.POWER_ON
 
     def has(self, host: Host) -> bool:
         """Whether a host is one of the pool's."""
@@ -352,6 +384,27 @@ class FileEntry:
     is_directory: bool
 
 
+BASE_SNAPSHOT = "esxprov-base"
+"""The snapshot that gives a linked VM its redo disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWork:
+    """An event's work on an image of a datastore's library.
+
+    `purpose` is `capture`, `stage` or `delete`. `path` is the hidden directory it writes, into which it still has to
+    write up to `needed_mb`.
+    """
+
+    datastore: str
+    image: str
+    event_id: str
+    purpose: str
+    pool: str
+    path: str
+    needed_mb: int = 0
+
+
 # --- what we decide -------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +432,45 @@ class Claim:
     disk_mb: int = 0
     datastore: str = ""
     ends_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is written down of a claim's VM for the day on which its host has forgotten it.
+
+    `is_on` is what it was when last seen or switched. `armed_at` (epoch seconds) is when it was switched on after its
+    host had come back, as long as its address is waited for.
+    """
+
+    claim_id: str
+    computer_id: int
+    vmx_path: str
+    is_on: bool
+    armed_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What its VM is called."""
+        return self.vmx_path.rpartition("/")[2].removesuffix(".vmx")
+
+    @property
+    def directory(self) -> str:
+        return self.vmx_path.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHost:
+    """A host as it was seen last, by the uuid of its hardware.
+
+    `booted_at` is its last boot that was seen, `noticed_s` how long ago that was noticed; `is_recovered` says whether
+    its VMs have been put right since.
+    """
+
+    uuid: str
+    key: HostKey
+    booted_at: datetime
+    noticed_s: int
+    is_recovered: bool
 
 
 @dataclass(frozen=True, slots=True)

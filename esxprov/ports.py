@@ -22,12 +22,16 @@ from esxprov.model import (
     Health,
     Host,
     HostKey,
+    ImageWork,
+    KnownHost,
     Lease,
+    Machine,
     Nic,
     Pool,
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
 from esxprov.placement.placer import Placers
@@ -193,6 +197,36 @@ class ClaimBook(Protocol):
         """The claims of all pools: two of them may share a host."""
 
 
+class MachineBook(Protocol):
+    """Where the VMs of claims lie and whether they were on, and which hosts there are: what a host that boots from the
+    network does not remember.
+    """
+
+    def record(self, machine: Machine) -> None:
+        """Write it down, over what was known of the same claim."""
+
+    def switched(self, claim_id: str, *, is_on: bool) -> None:
+        """The VM was switched on or off. Unknown is fine."""
+
+    def armed(self, claim_id: str, at: float | None) -> None:
+        """Since when its new address is waited for; None: not any more."""
+
+    def of(self, claim_id: str) -> Machine | None:
+        """What is known of the claim's VM."""
+
+    def all(self) -> list[Machine]:
+        """The VMs of all claims that are held."""
+
+    def hosts(self) -> list[KnownHost]:
+        """All hosts that were ever seen."""
+
+    def seen(self, host: Host) -> None:
+        """A host that is new, has another key, or has booted again: from now on it is one to recover."""
+
+    def recovered(self, host: Host) -> None:
+        """Nothing is left to be put right on it since this boot. One that has booted again meanwhile is not meant."""
+
+
 class Quarantine(Protocol):
     """Hosts that failed to switch a VM on, and are not chosen for a while."""
 
@@ -294,8 +328,41 @@ class LeaseSource(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody else has an image. `has_ended`: but will never finish it, so that what it left may be removed.
+    `is_abandoned`: it is to be finished by the next service, but nobody works on it now.
+    """
+
+    work: ImageWork
+    is_abandoned: bool
+    has_ended: bool
+
+
+class ImageLocks(Protocol):
+    """Who works on which image of a library: one event at a time for each datastore and image.
+
+    The lock saves work; nothing but it would be lost without: everybody writes into a directory of its own.
+    """
+
+    def take(self, work: ImageWork, *, held_s: int | None = None, over: str | None = None) -> Busy | None:
+        """None: the image is `work.event_id`'s, also if it was so already. Otherwise who has it.
+
+        `over` takes it from that event, if it still has it and nobody works on it. `held_s` is for who has no event.
+        """
+
+    def done(self, work: ImageWork) -> None:
+        """Give the image back, and no longer remember `work.path`. Not ours any more is fine."""
+
+    def stale(self) -> list[ImageWork]:
+        """What nobody will finish."""
+
+    def of_datastore(self, datastore: str) -> list[ImageWork]:
+        """All that is being written to the libraries on a datastore, in the order in which it was begun."""
+
+
 class Inventory(Protocol):
-    """What handlers read from VCL's own tables."""
+    """VCL's own tables: what handlers read there, and the one thing that the service writes."""
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         """vmhost.id of the hypervisor whose computer row has this host name, None if VCL does not know it."""
@@ -316,6 +383,14 @@ class Inventory(Protocol):
 
     def promised(self, profile: str) -> list[Promised]:
         """What VCL has promised on the computers of a VM host profile, now and later, the earliest first."""
+
+    def revisions(self) -> list[Revision]:
+        """Every revision of every image that VCL knows, deleted ones too, by the names of their directories."""
+
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        """Write a computer's private address, and take it from any other that the same engine provisions. False if
+        it was known.
+        """
 
 
 class Pools(Protocol):
@@ -342,3 +417,5 @@ class Tools:
     leases: LeaseSource
     inventory: Inventory
     placers: Placers
+    images: ImageLocks
+    machines: MachineBook

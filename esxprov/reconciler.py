@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from esxprov.model import HostKey, Pool
 from esxprov.placement.claims import Claims
 from esxprov.placement.reconcile import Correction, Memory, Plan, Seen, reconcile
 from esxprov.ports import Look, Looks
+from esxprov.recovery import Recovered
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,19 @@ class Report:
 
 
 class Reconciler:
-    """For one thread. Remembers from one look to the next, as a VM must be missed twice to be lost."""
+    """For one thread. Remembers from one look to the next, as a VM must be missed twice to be lost.
 
-    def __init__(self, claims: Claims, looks: Looks, pools: Iterable[Pool]) -> None:
+    `put_right` brings back what hosts that booted have forgotten, and says of which of them VMs are still to come.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        looks: Looks,
+        pools: Iterable[Pool],
+        put_right: Callable[[Sequence[Look]], Recovered] = lambda looks: Recovered(),
+    ) -> None:
+        self._put_right = put_right
         self._claims = claims
         self._looks = looks
         self._pools = tuple(pools)
@@ -39,10 +50,14 @@ class Reconciler:
         """One look and what follows from it; with `dry_run` nothing is done."""
         endpoints = sorted({name for pool in self._pools for name in pool.endpoints})
         looks = self._looks.at(endpoints)
+        recovered = self._put_right(looks)
+        if recovered.cases:
+            # That takes its time, and changes what is there.
+            looks = self._looks.at(endpoints)
         # Read after the looks: a VM that was seen has its claim in the books, unless it went meanwhile.
         books = self._claims.books()
         seen = [_seen(look) for look in looks if look.problem is None]
-        plan = reconcile(books, seen, self._ours(looks), self._memory, force=force)
+        plan = reconcile(books, seen, self._ours(looks), self._memory, force=force, coming=recovered.coming)
         silent = tuple(look.endpoint for look in looks if look.problem is not None)
         if dry_run:
             return Report(plan, (), silent)

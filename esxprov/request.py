@@ -44,6 +44,11 @@ class Request:
     def profile(self) -> Profile:
         return self._have("profile", self._profile)
 
+    @property
+    def is_of_a_capture(self) -> bool:
+        """Whether VCL makes the request's image, rather than use it."""
+        return self._reservation is not None and self._reservation.state in ("image", "checkpoint")
+
     def _have(self, part: str, value: T | None) -> T:
         if value is None:
             raise ProvisioningError("invalid_event", f"the {self.call} request has no {part!r} section")
@@ -118,6 +123,12 @@ class _Section:
             raise self._wrong(key, value, "a text without control characters")
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self.fields.get(key, False)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
     def mac(self, key: str) -> str | None:
         value = self.fields.get(key)
         if value is None or value == "":
@@ -143,6 +154,7 @@ def _reservation(section: _Section) -> Reservation:
         section.whole("reservation_id"),
         section.text("state", ""),
         section.items("cluster", int),
+        section.flag("server"),
     )
 
 

@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from types import FrameType
 
@@ -25,13 +26,16 @@ from esxprov.database import Database, VclInventory
 from esxprov.dispatch import Dispatcher, Limits
 from esxprov.errors import DependencyUnavailable, ProvisioningError
 from esxprov.handlers import CALLS
+from esxprov.handlers.reap import reap
 from esxprov.handlers.sweep import sweep
 from esxprov.housekeeping import Housekeeping
 from esxprov.journal import RENEW_S, Journal
 from esxprov.lease_bus import on_bus
 from esxprov.leases.source import Source
 from esxprov.leases.sources import fresh_leases, watchers_of, watching
+from esxprov.library.locks import ImageLocks
 from esxprov.looks import Looks
+from esxprov.machines import Machines
 from esxprov.model import Pool, Profile
 from esxprov.outbox import Lanes, Outbox
 from esxprov.placement.claims import Claims
@@ -39,6 +43,7 @@ from esxprov.placement.placer import Placers
 from esxprov.placement.quarantine import Quarantine
 from esxprov.ports import Tools
 from esxprov.reconciler import RECONCILE_S, Reconciler, Report
+from esxprov.recovery import ADDRESS_S, Recovered, Recovery
 from esxprov.vsphere import VSphere, Watches
 from esxprov.web import WebServer
 
@@ -104,6 +109,8 @@ def _tools(
         leases=fresh_leases(config.leases, sources),
         inventory=VclInventory(database),
         placers=Placers(),
+        images=ImageLocks(database),
+        machines=Machines(database),
     )
 
 
@@ -132,8 +139,10 @@ class _Service:
         sources: list[Source] = [*self._watchers]
         if config.leases.bus:
             sources.append(on_bus(self._broker, self._node, config.leases))
+        self._machines = Machines(self._database)
         self._tools = _tools(config, self._database, self._claims, self._hypervisors, self._looks, sources)
-        self._reconciler = Reconciler(self._claims, self._looks, config.pools.values())
+        self._recovery = Recovery(self._tools, self._claims, self._journal.busy_computers, self._ended.is_set)
+        self._reconciler = Reconciler(self._claims, self._looks, config.pools.values(), self._recovery.run)
         # Signs of life must not wait for a silent broker, nor that for a silent host: each has a thread of its own.
         self._house = Housekeeping(self._clock)
         self._errands = Housekeeping(self._clock, "errands")
@@ -164,9 +173,11 @@ class _Service:
         chores.every(1, "take in again", self._dispatcher.take_in_again)
         chores.every(FORGET_S, "forget", lambda: self._journal.forget(self._config.service.journal_days))
         chores.every(FORGET_S, "forget released claims", self._claims.forget)
+        chores.every(FORGET_S, "forget machines", self._machines.forget)
         self._errands.every(RECOVER_S, "send replies", self._outbox.flush, first_s=0)
         self._errands.every(PROGRESS_INTERVAL_S / 4, "break silence", self._dispatcher.break_silence)
         self._sweeper.every(RECOVER_S * 2, "remove what is to be destroyed", self._sweep, first_s=0)
+        self._sweeper.every(RECOVER_S * 2, "remove unfinished images", lambda: reap(self._tools), first_s=0)
         self._sweeper.every(RECONCILE_S, "reconcile claims", self._reconciler.run, first_s=0)
         if self._web:
             self._web.start()
@@ -235,12 +246,37 @@ class _Service:
 
 def reconcile(config: Config, *, dry_run: bool, force: bool) -> Report:
     """One look at all endpoints and what follows from it, for `esxprov claims reconcile`."""
-    database = Database(config.database)
-    hypervisors = VSphere(config.endpoints)
-    looks = Looks(hypervisors)
-    try:
-        return Reconciler(Claims(database), looks, config.pools.values()).run(dry_run=dry_run, force=force)
-    finally:
-        looks.close()
-        hypervisors.close()
-        database.close()
+    with _by_hand(config) as (claims, looks, recovery):
+        put_right = partial(recovery.run, dry_run=True)
+        return Reconciler(claims, looks, config.pools.values(), put_right).run(dry_run=dry_run, force=force)
+
+
+def recover(config: Config, *, just_booted: Collection[str], dry_run: bool) -> tuple[Recovered, tuple[str, ...]]:
+    """What becomes of the VMs of hosts that came back, and which endpoints did not answer; for `esxprov hosts
+    recover`. Raises ProvisioningError for a host in `just_booted` that nobody has.
+    """
+    endpoints = sorted({name for pool in config.pools.values() for name in pool.endpoints})
+    with _by_hand(config) as (_, looks, recovery):
+        seen = looks.at(endpoints)
+        names = sorted({host.name for look in seen for host in look.hosts})
+        for name in just_booted:
+            if name not in names:
+                raise ProvisioningError(
+                    "invalid_event", f"no endpoint that answers has a host {name!r}; there are: {', '.join(names)}"
+                )
+        silent = tuple(look.endpoint for look in seen if look.problem is not None)
+        return recovery.run(seen, just_booted=just_booted, dry_run=dry_run), silent
+
+
+@contextmanager
+def _by_hand(config: Config) -> Iterator[tuple[Claims, Looks, Recovery]]:
+    """The parts of the sweeper, for one command of the command line."""
+    with tools(config) as made:
+        assert isinstance(made.claims, Claims), "those of the database"
+        assert isinstance(made.looks, Looks), "those of the endpoints"
+        database = Database(config.database)
+        try:
+            busy = Journal(database, owner.myself()).busy_computers
+            yield made.claims, made.looks, Recovery(made, made.claims, busy, wait_s=ADDRESS_S)
+        finally:
+            database.close()

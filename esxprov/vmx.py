@@ -7,15 +7,23 @@ which is how ESX itself stores them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import jinja2
 
+from esxprov.library.reference import Reference
 from esxprov.model import Image
 
 HARDWARE_VERSION = 11
-"""ESXi 6.0 and newer. A VM made by us is thrown away with its reservation, so there is nothing to gain from more."""
+"""ESXi 6.0 and newer, unless the image was made on something else. A VM made by us is thrown away with its
+reservation, so there is nothing to gain from more.
+"""
+
+MOST_NICS = 10
+"""So many network cards vSphere gives a VM."""
+
+_LEAST_FOR_NESTED = 9
 
 _UNSAFE = re.compile(r'["|\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
@@ -42,7 +50,8 @@ class NicPlan:
 class VmPlan:
     """All that goes into a VMX.
 
-    `disk` is a file beside it or a `/vmfs/volumes/...` path; `adapter` is that of its descriptor.
+    `disk` is a file beside it or a `/vmfs/volumes/...` path; `adapter` is that of its descriptor. `reference` is what
+    the image was made on, and `nested` whether the VM shall be able to run VMs itself.
     """
 
     name: str
@@ -51,6 +60,8 @@ class VmPlan:
     adapter: str
     nics: tuple[NicPlan, ...]
     annotation: str
+    reference: Reference = field(default_factory=Reference)
+    nested: bool = False
 
 
 # 32 bit, 64 bit: what VCL's own VMware module gives them, so that its images find the hardware they know.
@@ -93,10 +104,16 @@ def ram_mb(image: Image) -> int:
 
 
 def author(plan: VmPlan) -> bytes:
-    """The VMX file."""
-    guest = guest_of(plan.image)
+    """The VMX file. What the image was made on comes first, then what its operating system is known to want."""
+    reference = plan.reference
+    hardware_version = reference.hardware_version or HARDWARE_VERSION
+    usual = guest_of(plan.image)
+    guest = replace(usual, os=reference.guest_os or usual.os, nic=reference.nic or usual.nic)
     text = _template().render(
-        hardware_version=HARDWARE_VERSION,
+        hardware_version=hardware_version,
+        firmware=reference.firmware,
+        secure_boot=reference.secure_boot,
+        nested=plan.nested and hardware_version >= _LEAST_FOR_NESTED,
         name=plan.name,
         annotation=plan.annotation,
         guest=guest,
@@ -104,20 +121,20 @@ def author(plan: VmPlan) -> bytes:
         cpus=plan.image.min_cpus,
         cores_per_socket=_cores_per_socket(plan.image.min_cpus, guest.max_sockets),
         disk=plan.disk,
-        controller=_controller(plan.adapter, guest),
+        controller=_controller(plan.adapter, reference.controller or usual.controller),
         nics=plan.nics,
     )
     return text.encode()
 
 
-def _controller(adapter: str, guest: Guest) -> str:
-    """The controller a disk can hang on: its descriptor knows ide, buslogic and lsilogic; the latter fits SAS as
-    well.
+def _controller(adapter: str, wanted: str) -> str:
+    """The controller a disk can hang on: its descriptor knows ide, buslogic and lsilogic; the latter fits SAS and the
+    paravirtual one as well.
     """
     kind = adapter.lower()
     if kind in ("ide", "buslogic"):
         return kind
-    return guest.controller if guest.controller != "buslogic" else "lsilogic"
+    return wanted if wanted != "buslogic" else "lsilogic"
 
 
 def _cores_per_socket(cpus: int, max_sockets: int) -> int:

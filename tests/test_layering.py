@@ -22,6 +22,9 @@ FOREIGN = {
     "scipy": {"esxprov.placement.exact", "esxprov.placement.moves", "benchmarks"},
 }
 PURE = [
+    "esxprov.library.manifest",
+    "esxprov.library.reference",
+    "esxprov.library.shelf",
     "esxprov.placement.books",
     "esxprov.placement.again",
     "esxprov.placement.booking",
@@ -40,6 +43,7 @@ PURE = [
     "esxprov.placement.request",
     "esxprov.placement.ledger",
     "esxprov.placement.reconcile",
+    "esxprov.placement.recover",
     "esxprov.placement.scores",
     "esxprov.placement.search",
     "esxprov.placement.snapshot",
@@ -108,7 +112,15 @@ def test_handlers_see_neither_the_broker_nor_the_database_nor_pyvmomi() -> None:
     for name in IMPORTS:
         if name.startswith("esxprov.handlers"):
             touched = {"esxprov.database", "esxprov.vsphere", "esxprov.dispatch", "esxprov.journal", "esxprov.service"}
-            assert not ours(name) & touched, name
+            assert not ours(name) & (touched | {"esxprov.library.locks"}), name
+
+
+def test_the_library_needs_no_hypervisor() -> None:
+    """Its locks are rows, and all else in it is decided of bytes."""
+    for name in IMPORTS:
+        if name.startswith("esxprov.library."):
+            others = {one for one in ours(name) if not one.startswith("esxprov.library.")}
+            assert others <= {"esxprov.database", "esxprov.errors", "esxprov.model", "esxprov.ports"}, name
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Callable
 
@@ -24,9 +25,10 @@ def measure(options: Options) -> list[Figure]:
     for name, make in _kinds(options.seed).items():
         small, large = make(_BYTES), make(2 * _BYTES)
         for pieces, feed in (("whole", _whole), (f"{_READ} bytes at a time", _in_pieces)):
-            once, twice = (min(feed(data) for _ in range(ROUNDS)) for data in (small, large))
-            growths.append(twice / once)
-            ms_per_mb = 1000 * once * (1 << 20) / _BYTES
+            # In turns: the machine's own pace changes within the seconds that one size takes.
+            rounds = [(feed(small), feed(large)) for _ in range(ROUNDS)]
+            growths.append(statistics.median(twice / once for once, twice in rounds))
+            ms_per_mb = 1000 * min(once for once, _ in rounds) * (1 << 20) / _BYTES
             rows.append({"file": name, "fed": pieces, "ms_per_mb": f"{ms_per_mb:.1f}", "growth": f"{growths[-1]:.2f}"})
     print("\nCPU milliseconds per MB of a file, and how often as much a file twice as long takes.")
     print(table(rows, ("file", "fed", "ms_per_mb", "growth")))

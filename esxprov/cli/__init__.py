@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, doctor, events, install, leases, placement, running, world
+from esxprov.cli import calls, claims, dead, doctor, events, images, install, leases, placement, running, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -45,6 +45,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
                             esxprov events show EVENT
     No host takes a VM:     esxprov place --image NAME --explain
     How many still fit:     esxprov capacity
+    A datastore is full:    esxprov images orphans
     """
     context.obj = Setup(conf, overrides, verbose=verbose)
 
@@ -62,6 +63,7 @@ for command in (
     world.place,
     world.capacity,
     claims.claims,
+    images.images,
     placement.placement,
     leases.leases,
     install.sample_config,

@@ -32,19 +32,67 @@ _snapshot = click.option(
 )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @as_json
 @setup
-def hosts(setup: Setup, as_json: bool) -> None:
+@click.pass_context
+def hosts(context: click.Context, setup: Setup, as_json: bool) -> None:
     """Show every hypervisor: what it has, what it can still take.
 
     All endpoints of all pools are asked now. "free" is what is neither reserved, nor promised to a VM, nor used by one
     that is not ours; "refused" says why a host would not take even the smallest VM. Exit code 69 if none answers.
     """
+    if context.invoked_subcommand is None:
+        _show_hosts(setup, as_json=as_json)
+
+
+@hosts.command()
+@click.argument("host", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@as_json
+@setup
+def recover(setup: Setup, host: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Bring back the VMs of hosts that have forgotten them.
+
+    That is what a host does that boots from the network. The service does the same every 30 s for each host that it
+    sees to have booted; this does it now, and says what became of each VM. A HOST that is named, as `esxprov hosts`
+    calls it, is treated as if it had just booted: for VMs that somebody has unregistered. Exit code 1 if something is
+    lost, or could not be done yet; 69 if no endpoint answers.
+
+    \b
+    esxprov hosts recover --dry-run
+    esxprov hosts recover blade7.example.org
+    """
+    from esxprov import service
+    from esxprov.placement.recover import Outcome
+
+    setup.check_tables()
+    found, silent = service.recover(setup.config, just_booted=host, dry_run=dry_run)
+    rows = [
+        {
+            "computer": case.machine.name or f"computer {case.claim.computer_id}",
+            "host": str(case.claim.host),
+            "was": "on" if case.machine.is_on else "off",
+            "outcome": case.outcome.value,
+            "reason": case.reason,
+        }
+        for case in found.cases
+    ]
+    columns = ["computer", "host", "was", "outcome", "reason"]
+    tables.show(rows, columns, as_json=as_json, empty="no host has come back with VMs of ours")
+    for name in silent:
+        click.echo(f"esxprov: {name} does not answer: of it nothing is known", err=True)
+    if len(silent) == len({name for pool in setup.config.pools.values() for name in pool.endpoints}):
+        raise click.exceptions.Exit(EX_UNAVAILABLE)
+    if any(case.outcome in (Outcome.LOST, Outcome.WAIT) for case in found.cases):
+        raise click.exceptions.Exit(EX_FAILED)
+
+
+def _show_hosts(setup: Setup, *, as_json: bool) -> None:
     from esxprov.handlers.capacity import hosts_in
     from esxprov.handlers.world import world_of
 
-    with _tools(setup) as tools:
+    with live_tools(setup) as tools:
         rows = [
             row
             for pool in tools.pools.all()
@@ -144,7 +192,8 @@ def capacity(
 
 
 @contextmanager
-def _tools(setup: Setup) -> Iterator[Tools]:
+def live_tools(setup: Setup) -> Iterator[Tools]:
+    """The world, for one command; our tables must be there."""
     from esxprov import service
 
     setup.check_tables()
@@ -160,7 +209,7 @@ def _worlds(setup: Setup, profile: str | None, file: Path | None) -> Iterator[Se
     if file is not None:
         yield [saved_world(file)]
         return
-    with _tools(setup) as tools:
+    with live_tools(setup) as tools:
         pools: list[str | None] = [pool.name for pool in tools.pools.all()] if profile is None else [profile]
         yield [world_now(tools, pool, datetime.now(UTC)) for pool in pools or [None]]
 
@@ -179,7 +228,7 @@ def live_world(setup: Setup, profile: str | None) -> Iterator[World]:
     """The world of the pool with that profile, or of the only one."""
     from esxprov.handlers.world import world_now
 
-    with _tools(setup) as tools:
+    with live_tools(setup) as tools:
         yield world_now(tools, profile, datetime.now(UTC))
 
 

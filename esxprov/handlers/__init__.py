@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esxprov.handlers import capacity, capture, image, load, node_status, power, unload, where
+from esxprov.handlers import capacity, capture, image, load, node_status, power, staging, unload, where
 from esxprov.job import Job
 from esxprov.ports import Tools
 
@@ -23,7 +23,7 @@ CALLS: Mapping[str, Handler] = {
     "load": Handler(load.load, load.undo),
     "unload": Handler(unload.unload),
     "capture": Handler(capture.capture, capture.undo),
-    "retrieve_image": Handler(image.retrieve_image),
+    "retrieve_image": Handler(staging.retrieve_image, staging.undo),
     "post_maintenance_action": Handler(unload.unload),
     "node_status": Handler(node_status.node_status),
     "does_image_exist": Handler(image.does_image_exist),

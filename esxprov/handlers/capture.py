@@ -1,123 +1,198 @@
 """capture: the disk of a computer's VM becomes an image. The golden library never holds half an image.
 
-The copy is made in a hidden directory beside the images, described by a manifest, and the whole directory is then
-renamed into place. A crash leaves either no image, or the whole one, whose manifest names the event that made it.
+The copy is made in a hidden directory beside the images, looked at, described by a manifest, and the whole directory is
+then renamed into place. A crash leaves either no image, or the whole one, whose manifest says for whom it was made.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from esxprov import annotation
 from esxprov.errors import ProvisioningError
-from esxprov.handlers import vm
-from esxprov.handlers.image import directory_size_mb
+from esxprov.handlers import condition, reap, space, vm
+from esxprov.handlers.describe import describe
+from esxprov.handlers.image import directory_size_mb, is_ours
 from esxprov.job import Job
-from esxprov.model import DiskInfo, PowerState
+from esxprov.library import reference
+from esxprov.library.manifest import Source
+from esxprov.model import AttachedDisk, ClaimState, DiskInfo, ImageWork, Vm
 from esxprov.ports import Hypervisor, Tools
 
-MANIFEST = "esxprov.json"
+log = logging.getLogger(__name__)
+
+_REVISION = re.compile(r"-v(\d{1,9})\Z")
 
 
 def capture(job: Job, tools: Tools) -> dict[str, Any]:
-    """Returns `image_path` and `size_mb`. The VM is removed only for request state `image`; a checkpoint keeps it.
+    """Returns `image_path`, `size_mb`, and whether the VM was `removed`: only for request state `image`, a checkpoint
+    keeps it. Where it cannot be removed it is recorded as to be destroyed; the image is good all the same.
 
-    Raises `image_exists` for a name that is taken, `vm_not_found`, `vsphere_fault` for a VM with several disks.
+    Raises `image_exists` for a name that is taken, `conflict` for one being captured by another event, `vm_not_found`,
+    `datastore_full`, `vsphere_fault` for a VM that is not off, or has snapshots, several disks or an open question.
     """
     request = job.request
-    image, state = request.image.name, request.reservation.state
+    keeps_vm = request.reservation.state != "image"
     site = vm.Site.of(request, tools)
-    target = site.layout.image_directory(image)
-    found = vm.find(tools, site, request.computer)
-    hypervisor = found.hypervisor if found else tools.hypervisors.endpoint(site.pool.endpoints[0])
-    if not _is_ours(hypervisor, target, job.event.id):
-        if found is None:
-            found = vm.the_vm(tools, site, request.computer)
-        _copy(job, site, found)
-    result = {"image_path": site.layout.image_disk(image), "size_mb": directory_size_mb(hypervisor, target) or 1}
-    if state == "image":
+    target = site.layout.image_directory(request.image.name)
+    found = _find(job, tools, site)
+    if is_ours(job, tools, site, found.hypervisor.name if isinstance(found, vm.Found) else None):
+        if "locked" in job.steps:
+            reap.discard(tools, site.pool, _work(job, site))
+    elif isinstance(found, ProvisioningError):
+        raise found
+    else:
+        _make(job, tools, site, found)
+        tools.images.done(_work(job, site))
+    size_mb = vm.ask_any(tools, site, lambda hypervisor: directory_size_mb(hypervisor, target))
+    removed = False
+    if not keeps_vm:
         with job.step("destroy", f"removing {request.computer.name}"):
-            vm.destroy(tools, site, request.computer)
-    return result
-
-
-def _copy(job: Job, site: vm.Site, found: vm.Found) -> None:
-    image = job.request.image.name
-    hypervisor = found.hypervisor
-    unfinished = site.layout.unfinished_image_directory(image, job.event.id)
-    with job.step("check", f"looking at the disk of {found.vm.name}"):
-        disks = hypervisor.disks(found.vm)
-        if len(disks) != 1:
-            raise ProvisioningError(
-                "vsphere_fault", f"{found.vm.name} has {len(disks)} disks, an image has exactly one: remove the others"
-            )
-        source = hypervisor.disk(disks[0])
-        if source is None:
-            raise ProvisioningError(
-                "vsphere_fault",
-                f"the disk {disks[0]} of {found.vm.name} is not there any more: nothing is left to capture, reload the "
-                "computer",
-            )
-        adapter = _adapter(site, found, source)
-        if hypervisor.list_directory(site.layout.image_directory(image)) is not None:
-            raise ProvisioningError(
-                "image_exists", f"{site.layout.image_directory(image)} exists already and is not overwritten"
-            )
-    with job.step("power_off", f"switching {found.vm.name} off"):
-        if hypervisor.power_state(found.vm) is not PowerState.OFF:
-            hypervisor.power_off(found.vm)
-    with job.step("copy_disk", f"copying {source.path} to {unfinished}", "info") as step:
-        hypervisor.delete(unfinished)
-        hypervisor.make_directory(unfinished)
-        hypervisor.copy_disk(source.path, f"{unfinished}/{image}.vmdk", adapter=adapter, progress=step.progress)
-    with job.step("verify", f"checking the copy of {found.vm.name}"):
-        copy = hypervisor.disk(f"{unfinished}/{image}.vmdk")
-        if copy is None or copy.parent is not None or copy.capacity_mb != source.capacity_mb:
-            raise ProvisioningError(
-                "vsphere_fault", f"the copy {unfinished} is not a whole disk: {copy}", retryable=True
-            )
-        manifest = {
-            "image": image,
-            "event": job.event.id,
-            "source": source.path,
-            "computer": job.request.computer.name,
-            "capacity_mb": copy.capacity_mb,
-            "adapter": copy.adapter,
-            "captured_at": job.now().isoformat(),
-        }
-        hypervisor.write_file(f"{unfinished}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
-    with job.step("move", f"moving {image} into the library"):
-        hypervisor.move_directory(unfinished, site.layout.image_directory(image))
-
-
-def _adapter(site: vm.Site, found: vm.Found, source: DiskInfo) -> str:
-    """What the disk hangs on. On ESXi the descriptor of a redo disk does not say it, that of the image below does."""
-    owner = annotation.read(found.vm.annotation)
-    if source.parent is None or owner is None:
-        return source.adapter
-    golden = found.hypervisor.disk(site.layout.image_disk(owner.image))
-    return golden.adapter if golden else source.adapter
-
-
-def _is_ours(hypervisor: Hypervisor, directory: str, event_id: str) -> bool:
-    """Whether this very event moved the image into place before it was interrupted."""
-    manifest = hypervisor.read_file(f"{directory}/{MANIFEST}")
-    if manifest is None:
-        return False
-    try:
-        return bool(json.loads(manifest).get("event") == event_id)
-    except (ValueError, AttributeError):
-        return False
+            removed = _destroy(job, tools, site)
+    return {"image_path": site.layout.image_disk(request.image.name), "size_mb": size_mb or 1, "removed": removed}
 
 
 def undo(job: Job, tools: Tools) -> None:
-    """Remove the unfinished copy; an image in place and the VM are left as they are."""
+    """Remove the unfinished copy; an image in place and the VM are left as they are. While no host can remove it, its
+    lock remembers it for handlers.reap.
+    """
+    if "locked" not in job.steps:
+        return
     site = vm.Site.of(job.request, tools)
-    unfinished = site.layout.unfinished_image_directory(job.request.image.name, job.event.id)
+    reap.discard(tools, site.pool, _work(job, site))
 
-    def remove(hypervisor: Hypervisor) -> bool:
-        hypervisor.delete(unfinished)
-        return True
 
-    vm.ask_any(tools, site, remove)
+def _find(job: Job, tools: Tools, site: vm.Site) -> vm.Found | ProvisioningError:
+    """The computer's VM, whose host then need be the only one that answers; or why it was not found: it may be gone
+    since an earlier attempt came to its end.
+    """
+    try:
+        return vm.the_vm(tools, site, job.request.computer)
+    except ProvisioningError as error:
+        return error
+
+
+def _make(job: Job, tools: Tools, site: vm.Site, found: vm.Found) -> None:
+    request = job.request
+    with job.step("check", f"looking at the disk of {found.vm.name}"):
+        disk = condition.the_disk(found.vm.name, found.hypervisor.condition(found.vm))
+        _refuse_taken(found.hypervisor, site, request.image.name)
+        layers = condition.chain(found.hypervisor, site, disk.path, found.vm.name)
+        work = _work(job, site, space.needed_mb(found.hypervisor, layers))
+        job.keep("locked", path=work.path)
+    making = _Making(job, tools, site, found.hypervisor, found.vm, disk, layers, work)
+    making.copy()
+    copied = making.verify()
+    making.describe(copied)
+    making.move()
+
+
+def _refuse_taken(hypervisor: Hypervisor, site: vm.Site, image: str) -> None:
+    directory = site.layout.image_directory(image)
+    entries = hypervisor.list_directory(directory)
+    if entries is None:
+        return
+    if any(entry.name == f"{image}.vmdk" for entry in entries):
+        raise ProvisioningError("image_exists", f"{directory} exists already and is not overwritten")
+    raise ProvisioningError(
+        "image_exists", f"{directory} exists already, but holds no disk {image}.vmdk: look what it is, and remove it"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """One attempt to make the image, in the directory of `work`, of `layers`: the disk of the VM and its parents."""
+
+    job: Job
+    tools: Tools
+    site: vm.Site
+    hypervisor: Hypervisor
+    machine: Vm
+    disk: AttachedDisk
+    layers: list[DiskInfo]
+    work: ImageWork
+
+    @property
+    def target(self) -> str:
+        return f"{self.work.path}/{self.work.image}.vmdk"
+
+    def copy(self) -> None:
+        work, hypervisor = self.work, self.hypervisor
+        source = self.layers[0].path
+        with self.job.step("copy_disk", f"copying {source} to {work.path}", "info") as step:
+            busy = reap.hold(self.tools, hypervisor, work)
+            if busy is not None:
+                raise ProvisioningError(
+                    "conflict",
+                    f"{work.image} on [{work.datastore}] is being worked on already ({busy.work.purpose}): wait until "
+                    f"event {busy.work.event_id} has ended, see 'esxprov events show'",
+                )
+            reap.clear(hypervisor, work)
+            space.require(self.tools, hypervisor, work)
+            hypervisor.make_directory(work.path)
+            with space.told(hypervisor, work.datastore, work.path, work.needed_mb, work.image):
+                hypervisor.copy_disk(source, self.target, adapter=self.disk.adapter, progress=step.progress)
+
+    def verify(self) -> DiskInfo:
+        with self.job.step("verify", f"checking the copy of {self.machine.name}") as step:
+            copy = self.hypervisor.disk(self.target)
+            flaw = condition.flaw(self.hypervisor, self.work.path, copy, self.layers, self.disk.adapter)
+            if flaw or copy is None:
+                again = step.result is None
+                step.keep(flaw=flaw)
+                raise ProvisioningError(
+                    "vsphere_fault",
+                    f"the copy {self.target} of {self.layers[0].path} is not as it should be: {flaw}",
+                    retryable=again,
+                )
+        return copy
+
+    def describe(self, copy: DiskInfo) -> None:
+        with self.job.step("describe", f"writing the manifest of {self.work.image}"):
+            hardware = reference.of(self.hypervisor.read_file(self.machine.vmx_path) or b"")
+            owner = annotation.read(self.machine.annotation)
+            origin = owner.image if owner else ""
+            revision = _REVISION.search(origin)
+            source = Source(self.layers[0].path, origin, int(revision[1]) if revision else None)
+            computer = self.job.request.computer.name
+            describe(self.job, self.hypervisor, self.work, copy, hardware, source, computer)
+
+    def move(self) -> None:
+        with self.job.step("move", f"moving {self.work.image} into the library"):
+            try:
+                self.hypervisor.move_directory(self.work.path, self.site.layout.image_directory(self.work.image))
+            except ProvisioningError as error:
+                # A service that was taken for dead may have been about to do just this, with its own whole copy.
+                if error.code != "image_exists" or not is_ours(self.job, self.tools, self.site, self.hypervisor.name):
+                    raise
+                reap.clear(self.hypervisor, self.work)
+
+
+def _work(job: Job, site: vm.Site, needed_mb: int = 0) -> ImageWork:
+    image, layout = job.request.image.name, site.layout
+    return ImageWork(
+        datastore=layout.image_datastore,
+        image=image,
+        event_id=job.event.id,
+        purpose="capture",
+        pool=site.pool.name,
+        path=layout.unfinished_image_directory(image, job.event.id, job.epoch),
+        needed_mb=needed_mb,
+    )
+
+
+def _destroy(job: Job, tools: Tools, site: vm.Site) -> bool:
+    """Whether nothing of the VM is left. A VM that stays is no reason to call a good image a failure: vcld would keep
+    the image from its users for it.
+    """
+    computer = job.request.computer
+    try:
+        return not vm.destroy(tools, site, computer)
+    except ProvisioningError as error:
+        log.warning("%s is captured, but cannot be removed now: %s", computer.name, error)
+        for claim in tools.claims.of_computer(computer.id):
+            tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
+        return False

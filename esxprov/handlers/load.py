@@ -7,6 +7,7 @@ service that took the event over, and ends with the same VM.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 from esxprov import vmx
 from esxprov.annotation import Annotation
 from esxprov.errors import ProvisioningError
-from esxprov.handlers import vm
+from esxprov.handlers import space, staging, vm
 from esxprov.handlers.address import look_again, wait_for_address
-from esxprov.handlers.image import missing
 from esxprov.handlers.place import Placed, place
 from esxprov.job import Job
-from esxprov.model import ClaimState, DiskInfo, DiskMode, Lease, Profile, Vm
+from esxprov.library import reference
+from esxprov.library.reference import Reference
+from esxprov.model import ClaimState, DiskInfo, DiskMode, Host, Lease, Machine, Profile, Vm
 from esxprov.ports import Armed, Hypervisor, Tools
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,14 @@ def load(job: Job, tools: Tools) -> dict[str, Any]:
     """
     site = vm.Site.of(job.request, tools)
     job.steps["begun"] = True
+    # Once for all its runs: by another service's configuration a VM could be given a disk in the one way, and be
+    # switched on as if it had got it in the other.
+    disk = DiskMode(job.steps.setdefault("disk", vm.disk_mode(site.pool, job.request.reservation).value))
     golden = _golden(job, tools, site)
     for attempt in range(1, MOST_HOSTS + 1):
         placed = place(job, tools, site, golden.capacity_mb)
         try:
-            return _Deployment(job, tools, site, golden, placed).run()
+            return _Deployment(job, tools, site, golden, placed, disk).run()
         except ProvisioningError as error:
             if error.host is None or attempt == MOST_HOSTS:
                 raise
@@ -66,21 +71,19 @@ def undo(job: Job, tools: Tools) -> None:
         for claim in tools.claims.of_computer(computer.id):
             tools.claims.mark(claim.id, ClaimState.TO_BE_DESTROYED)
         raise
+    finally:
+        staging.undo(job, tools)
 
 
 def _golden(job: Job, tools: Tools, site: vm.Site) -> DiskInfo:
-    """The image's disk, checked before anything is changed."""
+    """The image's disk, checked before anything is changed, and brought from elsewhere if it is not in the library."""
     image = job.request.image.name
     if not any(job.request.profile.networks[:1]):
         raise ProvisioningError(
             "invalid_event",
             f"VM profile {job.request.profile.name!r} names no private network: set its virtual switch 0 in VCL",
         )
-    with job.step("find_image", f"looking for image {image}", "startload"):
-        path = site.layout.image_disk(image)
-        disk = vm.ask_any(tools, site, lambda hypervisor: hypervisor.disk(path))
-    if disk is None:
-        raise missing(site, image)
+    disk = staging.stage(job, tools, site, "startload").disk
     if disk.parent is not None:
         raise ProvisioningError(
             "image_not_found", f"image {image} is not a whole disk, it needs {disk.parent}: capture it again"
@@ -119,6 +122,7 @@ class _Deployment:
     site: vm.Site
     golden: DiskInfo
     placed: Placed
+    disk: DiskMode
 
     @property
     def hypervisor(self) -> Hypervisor:
@@ -126,6 +130,11 @@ class _Deployment:
 
     def run(self) -> dict[str, Any]:
         self._clear()
+        # Before anything is there: should its host go silent, this says what of it is to be removed.
+        computer = self.job.request.computer
+        self.tools.machines.record(
+            Machine(self.placed.claim_id, computer.id, self.site.layout.vmx(computer.name), is_on=True)
+        )
         self._provide_disk()
         self._configure()
         machine = self._register()
@@ -164,7 +173,7 @@ class _Deployment:
         """A whole disk under its own name, or none: a copy under way has another name until it is complete."""
         image, computer = self.job.request.image.name, self.job.request.computer.name
         layout = self.site.layout
-        if self.site.pool.disk is DiskMode.LINKED:
+        if self.disk is DiskMode.LINKED:
             return
         target = layout.vm_disk(computer, image)
         message = f"copying {image} for {computer} on {layout.vm_datastore}"
@@ -173,14 +182,16 @@ class _Deployment:
                 unfinished = layout.unfinished_vm_disk(computer, image)
                 self.hypervisor.delete(unfinished)
                 self.hypervisor.make_directory(layout.vm_directory(computer))
-                self.hypervisor.copy_disk(
-                    self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
-                )
+                needed_mb = self.golden.capacity_mb
+                with space.told(self.hypervisor, layout.vm_datastore, unfinished, needed_mb, computer):
+                    self.hypervisor.copy_disk(
+                        self.golden.path, unfinished, adapter=self.golden.adapter, progress=step.progress
+                    )
                 self.hypervisor.move_disk(unfinished, target)
 
     def _configure(self) -> None:
         request, layout = self.job.request, self.site.layout
-        linked = self.site.pool.disk is DiskMode.LINKED
+        linked = self.disk is DiskMode.LINKED
         owner = Annotation(
             self.job.event.id,
             self.placed.claim_id,
@@ -188,34 +199,72 @@ class _Deployment:
             request.reservation.reservation_id,
             request.image.name,
         )
-        plan = vmx.VmPlan(
-            name=request.computer.name,
-            image=request.image,
-            disk=_volume_path(self.golden.path) if linked else f"{request.image.name}.vmdk",
-            adapter=self.golden.adapter,
-            nics=_nics(request.profile, (request.computer.private_mac, request.computer.public_mac)),
-            annotation=str(owner),
-        )
         with self.job.step("configure", f"writing {layout.vmx(request.computer.name)}", "vmsetupconfig") as step:
             # Never again once it is registered: by then the file is the hypervisor's, and may name a redo disk instead
             # of the image's.
             if step.result is None:
+                host = self._host()
+                macs = (request.computer.private_mac, request.computer.public_mac)
+                plan = vmx.VmPlan(
+                    name=request.computer.name,
+                    image=request.image,
+                    disk=_volume_path(self.golden.path) if linked else f"{request.image.name}.vmdk",
+                    adapter=self.golden.adapter,
+                    nics=_nics(request.profile, macs, project_networks(request.image.project, host.networks)),
+                    annotation=str(owner),
+                    reference=self._reference(),
+                    nested=host.nested,
+                )
                 self.hypervisor.make_directory(layout.vm_directory(request.computer.name))
                 self.hypervisor.write_file(layout.vmx(request.computer.name), vmx.author(plan))
                 step.keep(written=True)
 
+    def _host(self) -> Host:
+        """The host that was chosen, as it was seen last."""
+        problem = None
+        for recent in (True, False):
+            (look,) = self.tools.looks.at([self.placed.host.endpoint], recent=recent)
+            problem = look.problem or "its endpoint does not name it"
+            for host in look.hosts:
+                if host.key == self.placed.host:
+                    return host
+        raise ProvisioningError(
+            "host_unavailable",
+            f"{self.placed.host_name} cannot be seen any more: {problem}",
+            retryable=True,
+            host=self.placed.host_name,
+        )
+
+    def _reference(self) -> Reference:
+        """What the image was made on; nothing if it came without a VMX."""
+        for path in self.site.layout.references(self.job.request.image.name):
+            content = self.hypervisor.read_file(path)
+            if content is not None:
+                return reference.parse(content)
+        return Reference()
+
     def _register(self) -> Vm:
         computer = self.job.request.computer.name
         path = self.site.layout.vmx(computer)
-        own = f"{self.site.layout.vm_directory(computer)}/"
         with self.job.step("register", f"registering {computer} on {self.placed.host_name}"):
             machine = self.hypervisor.register(path, computer, self.placed.host.moid)
-            # Asked so, and not for the image's path, which the hypervisor may call by another of its names.
-            if self.site.pool.disk is DiskMode.LINKED and not all(
-                disk.startswith(own) for disk in self.hypervisor.disks(machine)
-            ):
+            if self.disk is DiskMode.LINKED and self._disks_elsewhere(machine):
                 self.hypervisor.snapshot_before_first_power_on(machine)
+                elsewhere = self._disks_elsewhere(machine)
+                if elsewhere:
+                    raise ProvisioningError(
+                        "vsphere_fault",
+                        f"{computer} would write to {', '.join(elsewhere)}, so it is not switched on: its redo disk is "
+                        f"not in its own directory; see what snapshots do on {self.placed.host_name}",
+                    )
         return machine
+
+    def _disks_elsewhere(self, machine: Vm) -> list[str]:
+        """What the VM would write outside its own directory. Asked so, and not for the image's path, which the
+        hypervisor may call by another of its names.
+        """
+        own = f"{self.site.layout.vm_directory(machine.name)}/"
+        return [disk for disk in self.hypervisor.disks(machine) if not disk.startswith(own)]
 
     def _power_on(self, machine: Vm) -> Armed:
         """The moment is written down before the VM is switched on, so that a lease seen meanwhile still counts as
@@ -245,8 +294,11 @@ class _Deployment:
             return wait_for_address(self.job, self.tools, nics[0].mac, armed, guest)
 
 
-def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, ...]:
-    """One card per network; the first two have the computer's MACs, unless the profile asks for generated ones."""
+def _nics(profile: Profile, macs: tuple[str | None, ...], more: Sequence[str]) -> tuple[vmx.NicPlan, ...]:
+    """One card per network of the profile, and then one for each of `more` that is none of those.
+
+    The profile's first two have the computer's MACs, unless it asks for generated ones; VCL knows of no other's.
+    """
     plans = []
     for index, network in enumerate(profile.networks):
         if not network:
@@ -254,7 +306,18 @@ def _nics(profile: Profile, macs: tuple[str | None, ...]) -> tuple[vmx.NicPlan, 
         generated = profile.generated_macs[index] if index < len(profile.generated_macs) else False
         mac = macs[index] if index < len(macs) and not generated else None
         plans.append(vmx.NicPlan(network, mac))
-    return tuple(plans)
+    plans += [vmx.NicPlan(network, None) for network in more if network not in profile.networks]
+    return tuple(plans[: vmx.MOST_NICS])
+
+
+def project_networks(project: str, networks: Sequence[str]) -> list[str]:
+    """The networks that an image's project is connected to beside the usual ones: those whose name contains the
+    project's, or is a part of it. VCL's own project has none.
+    """
+    wanted = project.casefold()
+    if wanted in ("", "vcl"):
+        return []
+    return [name for name in networks if name and (name.casefold() in wanted or wanted in name.casefold())]
 
 
 def _volume_path(path: str) -> str:

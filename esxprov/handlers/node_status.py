@@ -12,13 +12,32 @@ from esxprov.ports import Tools
 
 
 def node_status(job: Job, tools: Tools) -> dict[str, Any]:
-    """`present`: it runs; `on_known_host`: in the pool; `sized_right`: with the RAM and vCPUs of the image."""
+    """`present`: it runs; `on_known_host`: on one of the pool's hosts, which answers; `sized_right`: with the RAM and
+    vCPUs of the image; `disk_right`: false if it shall be a server and has no whole disk of its own.
+    """
     image = job.request.image
-    found = vm.find(tools, vm.Site.of(job.request, tools), job.request.computer)
+    site = vm.Site.of(job.request, tools)
+    found = vm.find(tools, site, job.request.computer)
     if found is None:
-        return {"present": False, "on_known_host": False, "sized_right": False}
+        return {"present": False, "on_known_host": False, "sized_right": False, "disk_right": False}
     return {
         "present": found.vm.power is PowerState.ON,
-        "on_known_host": True,
+        "on_known_host": _is_on_known_host(tools, site, found),
         "sized_right": found.vm.ram_mb >= vmx.ram_mb(image) and found.vm.cpus >= image.min_cpus,
+        "disk_right": not job.request.reservation.server or _is_on_whole_disks(found),
     }
+
+
+def _is_on_whole_disks(found: vm.Found) -> bool:
+    """A VM that was loaded before anybody wanted a server may be linked to its image."""
+    disks = [found.hypervisor.disk(path) for path in found.hypervisor.disks(found.vm)]
+    return all(disk is not None and disk.parent is None for disk in disks)
+
+
+def _is_on_known_host(tools: Tools, site: vm.Site, found: vm.Found) -> bool:
+    """A vCenter may have moved it to another cluster, and still knows VMs of a host that it has lost."""
+    (look,) = tools.looks.at([found.vm.endpoint], recent=True)
+    # An endpoint that was silent a moment ago may be taken for that a little longer; it has just answered.
+    hosts = look.hosts if look.problem is None else found.hypervisor.hosts()
+    theirs = [host for host in hosts if host.key.moid == found.vm.host_moid]
+    return any(host.state == "connected" and site.pool.has(host) for host in theirs)

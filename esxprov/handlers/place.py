@@ -60,7 +60,9 @@ def _members(job: Job, tools: Tools, site: vm.Site, disk_mb: int) -> list[Member
     """The VMs of the request that have a place in this pool, or shall have one. Of this one the event is to be
     believed, of the others what VCL's tables say.
     """
-    request, common = job.request, common_of(site.pool, job.request.profile)
+    request = job.request
+    # The others of the request are servers, too, if this one is.
+    common = common_of(site.pool, request.profile, vm.disk_mode(site.pool, request.reservation))
     image = CatalogueImage(request.image.name, "", vmx.ram_mb(request.image), request.image.min_cpus, disk_mb)
     reservation_id = request.reservation.reservation_id
     known = tools.inventory.members(reservation_id, site.pool.profile) if reservation_id else []
@@ -101,7 +103,7 @@ def _claim(job: Job, tools: Tools, site: vm.Site, members: list[Member], seen: S
             computer_id=request.computer.id,
             members=members,
             seen=Seen(seen.sights, catalogue(sizes), unfit, int(job.now().timestamp())),
-            foresight=partial(_foresee, tools, site, common_of(site.pool, request.profile), members),
+            foresight=partial(_foresee, tools, site, common_of(site.pool, request.profile, site.pool.disk), members),
         ),
     )
     taken = tools.claims.take(want)

@@ -15,13 +15,15 @@ log = logging.getLogger(__name__)
 def sweep(tools: Tools, pool: Pool) -> int:
     """Try again to remove what is to be destroyed in a pool; returns how many VMs or claims are gone now.
 
-    An endpoint that does not answer is asked once, not once for each claim: every time may take its whole timeout.
+    An endpoint that does not answer, or a host that its vCenter has lost, is asked once, not once for each claim: every
+    time may take its whole timeout.
     """
     done = 0
     silent: set[str] = set()
     for claim in tools.claims.of_pool(pool.name):
         endpoint = claim.host.endpoint
-        if claim.state is ClaimState.TO_BE_DESTROYED and endpoint in pool.endpoints and endpoint not in silent:
+        known_silent = endpoint in silent or str(claim.host) in silent
+        if claim.state is ClaimState.TO_BE_DESTROYED and endpoint in pool.endpoints and not known_silent:
             try:
                 vm.remove_claimed(tools, claim)
             except ProvisioningError as error:
@@ -34,7 +36,7 @@ def sweep(tools: Tools, pool: Pool) -> int:
                     error,
                 )
                 if is_silent:
-                    silent.add(endpoint)
+                    silent.add(error.host or endpoint)
                 continue
             tools.claims.release(claim.id, f"{claim.host} answers again and its VM is removed")
             done += 1

@@ -11,7 +11,7 @@ from esxprov import annotation
 from esxprov import layout as layouts
 from esxprov.errors import ProvisioningError
 from esxprov.layout import Layout
-from esxprov.model import Claim, ClaimState, Computer, Pool, Vm
+from esxprov.model import Claim, ClaimState, Computer, DiskMode, Pool, Reservation, Vm
 from esxprov.ports import Hypervisor, Tools
 from esxprov.request import Request
 
@@ -35,6 +35,11 @@ class Site:
         """The site of a request's profile. Raises `invalid_event` for a profile without pool or datastore."""
         pool = tools.pools.of(request.profile)
         return cls(pool, layouts.of(pool, request.profile))
+
+
+def disk_mode(pool: Pool, reservation: Reservation) -> DiskMode:
+    """How a reservation's VM gets its disk. A server's is its own: it is kept for long, and may outlive its image."""
+    return DiskMode.COPY if reservation.server else pool.disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,8 @@ def destroy(tools: Tools, site: Site, computer: Computer, *, keep: str | None = 
 def remove_claimed(tools: Tools, claim: Claim) -> None:
     """Remove the VM that holds a claim, and its directory; the claim itself stays.
 
-    The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile. Raises
+    The VM is found by the claim in its annotation: its computer may have a new name, or another VM, meanwhile. A host
+    that has booted from the network may not know it any more; then what was written down says where it lies. Raises
     `vsphere_fault` if it may be one of those that cannot be read, as after a boot whose datastores are not back yet.
     """
     hypervisor = tools.hypervisors.endpoint(claim.host.endpoint)
@@ -143,9 +149,33 @@ def remove_claimed(tools: Tools, claim: Claim) -> None:
     for vm in theirs:
         hypervisor.power_off(vm)
         hypervisor.unregister(vm)
-        # Without the claim somebody else has removed this VM, and the directory may be the next one's.
-        if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
-            hypervisor.delete(vm.vmx_path.rpartition("/")[0])
+        _delete_of_claim(tools, hypervisor, claim, vm.vmx_path.rpartition("/")[0])
+    if not theirs:
+        _delete_unregistered(tools, hypervisor, claim, machines)
+
+
+def _delete_unregistered(tools: Tools, hypervisor: Hypervisor, claim: Claim, machines: Sequence[Vm]) -> None:
+    known = tools.machines.of(claim.id)
+    if known is None or any(vm.vmx_path == known.vmx_path for vm in machines):
+        return
+    written = hypervisor.read_file(known.vmx_path)
+    owner = annotation.of_vmx(written) if written is not None else None
+    if owner is None or owner.claim_id == claim.id:
+        log.info("%s is not registered on %s any more: its directory goes", known.name, claim.host)
+        _delete_of_claim(tools, hypervisor, claim, known.directory)
+
+
+def _delete_of_claim(tools: Tools, hypervisor: Hypervisor, claim: Claim, directory: str) -> None:
+    # Without the claim somebody else has removed this VM, and the directory may be the next one's.
+    if any(held.id == claim.id for held in tools.claims.of_computer(claim.computer_id)):
+        hypervisor.delete(directory)
+
+
+def remember_power(tools: Tools, vm: Vm, *, is_on: bool) -> None:
+    """Write down that a VM was switched, for the day on which its host forgets it."""
+    claim_id = _claim_of(vm)
+    if claim_id is not None:
+        tools.machines.switched(claim_id, is_on=is_on)
 
 
 def _is_configured(tools: Tools, claim: Claim) -> bool:
@@ -175,8 +205,13 @@ def ask_any(tools: Tools, site: Site, question: Callable[[Hypervisor], T | None]
     For what lies on the pool's datastore, which any host may know. Raises the first endpoint's error if nobody had an
     answer and not everybody could be asked.
     """
+    return ask_endpoints(tools, site.pool.endpoints, question)
+
+
+def ask_endpoints(tools: Tools, names: Sequence[str], question: Callable[[Hypervisor], T | None]) -> T | None:
+    """As `ask_any`, of endpoints by their names."""
     silent: ProvisioningError | None = None
-    for name in site.pool.endpoints:
+    for name in names:
         try:
             answer = question(tools.hypervisors.endpoint(name))
         except ProvisioningError as error:

@@ -87,7 +87,7 @@ def world_of(tools: Tools, pool: Pool, profile: Profile | None, now: datetime) -
         Rules.of(pool),
         at=int(now.timestamp()),
     )
-    common = common_of(pool, profile) if profile else Common("", (), _disk_share(pool))
+    common = common_of(pool, profile, pool.disk) if profile else Common("", (), _disk_share(pool.disk))
     return World(
         pool=pool.name,
         profile=pool.profile,
@@ -100,13 +100,13 @@ def world_of(tools: Tools, pool: Pool, profile: Profile | None, now: datetime) -
     )
 
 
-def common_of(pool: Pool, profile: Profile) -> Common:
-    """What all VMs with a profile ask of their hosts."""
-    return Common(layout.of(pool, profile).vm_datastore, tuple(filter(None, profile.networks)), _disk_share(pool))
+def common_of(pool: Pool, profile: Profile, disk: DiskMode) -> Common:
+    """What all VMs with a profile ask of their hosts, if they get their disks in that way."""
+    return Common(layout.of(pool, profile).vm_datastore, tuple(filter(None, profile.networks)), _disk_share(disk))
 
 
-def _disk_share(pool: Pool) -> int:
-    return LINKED_DISK_SHARE if pool.disk is DiskMode.LINKED else 1
+def _disk_share(disk: DiskMode) -> int:
+    return LINKED_DISK_SHARE if disk is DiskMode.LINKED else 1
 
 
 def with_promises(snapshot: Snapshot, promised: Sequence[Promised], common: Common) -> Snapshot:

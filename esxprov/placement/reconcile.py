@@ -89,14 +89,21 @@ class Plan:
 
 
 def reconcile(
-    books: Books, seen: Sequence[Seen], ours: Collection[HostKey], memory: Memory, *, force: bool = False
+    books: Books,
+    seen: Sequence[Seen],
+    ours: Collection[HostKey],
+    memory: Memory,
+    *,
+    force: bool = False,
+    coming: Collection[HostKey] = (),
 ) -> Plan:
     """What is to be done about the claims.
 
     `seen` must have been looked at before the books were read: then a VM on its way has its claim in them. VMs without
-    a claim are claimed on the hosts in `ours` only. `force` frees what is to be freed, however much it is.
+    a claim are claimed on the hosts in `ours` only. `force` frees what is to be freed, however much it is. Hosts in
+    `coming` have booted and may get their VMs back: what is not there says nothing yet.
     """
-    matched = _Matched(books, seen, memory)
+    matched = _Matched(books, seen, memory, coming)
     corrections = [*_own(books, matched, memory.missing), *_foreign(books, matched, ours)]
     freed = [one for one in corrections if one.after is None]
     alarm = None if force else _alarm(len(freed), len(books.claims), freed)
@@ -111,10 +118,10 @@ class _Matched:
     """Which VM is whose.
 
     `vm_of` maps claim ids to their VM. `strangers` are VMs that are no claim's. `telling` are the hosts of which one
-    knows what is not there: those that answer and have no VM that does not say whose it is.
+    knows what is not there: those that answer, have no VM that does not say whose it is, and are not coming back.
     """
 
-    def __init__(self, books: Books, seen: Sequence[Seen], memory: Memory) -> None:
+    def __init__(self, books: Books, seen: Sequence[Seen], memory: Memory, coming: Collection[HostKey]) -> None:
         self.known = {held.claim.id: held for held in books.claims}
         self.vm_of: dict[str, Vm] = {}
         self.strangers: list[Vm] = []
@@ -139,7 +146,7 @@ class _Matched:
             self._choose(claim_id, vms)
         self._allot(unreadable)
         self.leaving = frozenset(leaving)
-        self.telling = frozenset(host for one in seen for host in one.hosts) - frozenset(unreadable)
+        self.telling = frozenset(host for one in seen for host in one.hosts) - frozenset(unreadable) - frozenset(coming)
 
     def is_missing(self, claim: Claim) -> bool:
         """Its VM would be seen if it were there, and is not."""

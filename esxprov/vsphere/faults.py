@@ -140,7 +140,12 @@ def _of_fault(fault: vmodl.MethodFault, config: EndpointConfig, doing: str, host
         rule.code,
         f"{config.name}: could not {doing}: {rule.text} ({more})",
         retryable=rule.retryable,
-        detail={"fault": name, "endpoint": config.name, **({"message": said} if said else {})},
+        detail={
+            "fault": name,
+            "endpoint": config.name,
+            **({"message": said} if said else {}),
+            **({"locked": True} if rule is _LOCKED else {}),
+        },
         host=host if rule.of_host else None,
     )
 

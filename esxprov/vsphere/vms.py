@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from esxprov.errors import ProvisioningError
-from esxprov.model import AttachedDisk, Condition, HostKey, Nic, PowerState, Vm
+from esxprov.model import BASE_SNAPSHOT, AttachedDisk, Condition, HostKey, Nic, PowerState, Vm
 from esxprov.vsphere import faults, inventory, properties, tasks
 from esxprov.vsphere.api import vim, vmodl
 from esxprov.vsphere.paths import DatastorePath
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 Gone = vmodl.fault.ManagedObjectNotFound
 
 _COPIED_OR_MOVED = "msg.uuid.altered"
-
-SNAPSHOT = "esxprov-base"
 
 
 def ref_of(session: Session, vm: Vm) -> Any:
@@ -69,7 +67,7 @@ def snapshot(session: Session, vm: Vm) -> None:
     ref = ref_of(session, vm)
     description = "esxprov: keeps the image's disk from being written"
     with _registered(session, vm):
-        tasks.run(session, lambda: ref.CreateSnapshot_Task(SNAPSHOT, description, False, False))
+        tasks.run(session, lambda: ref.CreateSnapshot_Task(BASE_SNAPSHOT, description, False, False))
 
 
 def power_on(session: Session, vm: Vm, *, moved: bool = False) -> None:

@@ -79,7 +79,8 @@ class Story:
         expect("capture", told["capture"], 1)
         expect("get_image_size in MB", 1 <= (told["get_image_size"] or 0) <= 65535, True)
         made = sorted(path.name for path in (self._bed.store / "golden" / CAPTURED).iterdir())
-        expect("the new image", made, ["esxprov.json", f"{CAPTURED}-flat.vmdk", f"{CAPTURED}.vmdk"])
+        parts = [f"{CAPTURED}{end}" for end in ("-flat.vmdk", ".vmdk", ".vmx")]
+        expect("the new image", made, ["esxprov.json", *parts])
         return captured
 
     def _take_down(self, reservation: ReservationRows, computer: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,18 +76,33 @@ class Following:
 
     def __init__(self, bed: Bed, event: Event) -> None:
         self.event = event
-        self._steps: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._reply: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
         threading.Thread(target=self._follow, args=(bed,), name="following", daemon=True).start()
 
     def wait_for_step(self, step: str, timeout_s: float = 20) -> None:
         """Until the service has told that it is at this step."""
+        self._wait_for(lambda note: bool(note["step"] == step), f"did not come to step {step}", timeout_s)
+
+    def wait_until_copying(self, timeout_s: float = 20) -> None:
+        """Until the service has told how far a copy is: it has begun."""
+        self._wait_for(
+            lambda note: note["step"] in ("copy_disk", "stage") and note.get("percent") is not None,
+            "copied nothing",
+            timeout_s,
+        )
+
+    def wait_for_message(self, part: str, timeout_s: float = 20) -> None:
+        """Until the service has told this."""
+        self._wait_for(lambda note: part in note["message"], f"was not told {part!r}", timeout_s)
+
+    def _wait_for(self, wanted: Callable[[dict[str, Any]], bool], otherwise: str, timeout_s: float) -> None:
         while True:
             try:
-                if self._steps.get(timeout=timeout_s) == step:
+                if wanted(self._notes.get(timeout=timeout_s)):
                     return
             except queue.Empty:
-                raise AssertionError(f"{self.event.call} did not come to step {step}") from None
+                raise AssertionError(f"{self.event.call} {otherwise}") from None
 
     def reply(self, timeout_s: float = 40) -> dict[str, Any]:
         """The data of the reply."""
@@ -102,7 +117,7 @@ class Following:
     def _follow(self, bed: Bed) -> None:
         try:
             with client(bed) as calling:
-                self._reply.put(calling.call(self.event, on_progress=lambda note: self._steps.put(note.data["step"])))
+                self._reply.put(calling.call(self.event, on_progress=lambda note: self._notes.put(note.data)))
         except Exception as error:
             self._reply.put(error)
 

@@ -39,10 +39,11 @@ def refused(event: Event, code: str, message: str, outcome: Outcome = Outcome.FA
     return finished(event, now=datetime.now(UTC), outcome=outcome, error=error)
 
 
-def note(event: Event, sequence: int, loadstate: str | None, message: str) -> Event:
+def note(event: Event, sequence: int, loadstate: str | None, message: str, percent: int | None = None) -> Event:
     """A progress note."""
+    now = datetime.now(UTC)
     return progressed(
-        event, now=datetime.now(UTC), sequence=sequence, step="step", message=message, loadstate=loadstate
+        event, now=now, sequence=sequence, step="step", message=message, loadstate=loadstate, percent=percent
     )
 
 

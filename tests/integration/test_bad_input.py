@@ -156,6 +156,7 @@ def test_an_image_whose_content_is_missing_is_named(trouble: Trouble) -> None:
 
 def test_a_capture_of_a_disk_that_is_not_there_leaves_no_image(trouble: Trouble) -> None:
     assert trouble.call()["outcome"] == "ok"
+    assert trouble.call("power_off")["outcome"] == "ok"
     (trouble.bed.store / "inuse" / "slot1" / f"{IMAGE}.vmdk").unlink()
     error = trouble.refused("capture", image={"name": "vmwarelinux-mine-v1"})
     assert error.code == "vsphere_fault"
@@ -231,7 +232,7 @@ def test_a_datastore_that_runs_full_in_mid_copy_is_cleaned_up(trouble: Trouble) 
         host.inject("CopyVirtualDisk_Task", "task", fault="NoDiskSpace", ms=50)
     error = trouble.refused()
     assert (error.code, error.retryable) == ("datastore_full", False)
-    assert "the datastore is full: delete something or use another one" in error.message
+    assert "slot1 needs up to 64 MB on [nfs1], which was full in the middle of the copy" in error.message
 
 
 # --- servers that are away -------------------------------------------------------------------------------------------

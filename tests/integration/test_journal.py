@@ -198,3 +198,12 @@ def test_an_event_is_stored_as_it_came(journal: Journal, other: Journal, databas
     age(database, load)
     (taken,) = other.recover(1)
     assert taken.event == load
+
+
+def test_computers_are_busy_while_an_event_about_them_is_unfinished(journal: Journal, other: Journal) -> None:
+    first, second = event(computer=7), event("unload", computer=8)
+    _, record = journal.accept(first, QUEUE)
+    journal.accept(second, QUEUE)
+    assert other.busy_computers() == {7, 8}
+    journal.finish(record, Outcome.OK, done(first))
+    assert other.busy_computers() == {8}

@@ -112,10 +112,45 @@ def test_progress_is_logged_when_its_state_changes_and_an_unknown_state_as_info(
     assert talk.of("warn") == []
 
 
+def test_of_a_long_step_each_quarter_is_logged_with_its_percent(shim: Shim, peer: Peer) -> None:
+    peer.answers["capture"] = lambda event: [
+        note(event, 1, "info", "looking"),
+        note(event, 2, "transfervm", "copying"),
+        *(note(event, 3 + percent, "transfervm", "copying", percent) for percent in range(0, 101, 5)),
+        note(event, 200, "transfervm", "copying", 3),
+        note(event, 201, "info", "checking"),
+        note(event, 202, "transfervm", "copying again", 30),
+        done(event),
+    ]
+    assert shim.ask("capture", LOAD).of("loadlog") == [
+        ["info", "looking"],
+        ["transfervm", "copying"],
+        *(["info", f"copying, {percent} %"] for percent in (25, 50, 75, 100)),
+        ["info", "checking"],
+        ["transfervm", "copying again, 30 %"],
+    ]
+
+
+def test_a_step_that_crawls_is_logged_now_and_then_with_its_percent(shim: Shim, peer: Peer) -> None:
+    peer.answers["capture"] = lambda event: [
+        note(event, 1, "info", "copying"),
+        note(event, 2, "info", "copying", 1),
+        note(event, 3, None, "copying"),
+        note(event, 4, "info", "copying", 2),
+        done(event),
+    ]
+    assert shim.ask("capture", LOAD, "--timing", "percent=0").of("loadlog") == [
+        ["info", "copying"],
+        ["info", "copying, 1 %"],
+        ["info", "copying, 2 %"],
+    ]
+
+
 def test_a_long_step_is_written_down_again_for_the_parent_of_a_cluster(shim: Shim, peer: Peer) -> None:
     talk = shim.start("load", LOAD, "--timing", "info=0.4")
     (message,) = peer.wait_for(1)
-    peer.send(message, note(message.event, 1, "transfervm", "copying, 1 %"))
+    peer.send(message, note(message.event, 1, "transfervm", "copying", 1))
+    peer.send(message, note(message.event, 2, None, "copying"))  # how far it is, it said before
     time.sleep(1)  # real time is what is tested: rows appear without a message
     peer.send(message, done(message.event))
     rows = talk.finish().of("loadlog")

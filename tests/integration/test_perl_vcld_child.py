@@ -168,7 +168,7 @@ def child(shim_broker: ShimBroker, mariadb: MariaDb, reservation: Reservation, t
 @pytest.fixture
 def peer(peer_parameters: pika.ConnectionParameters, reservation: Reservation) -> Iterator[Peer]:
     result = {"vmhost_id": reservation.other_vmhost, "private_ip": "10.77.1.41"}
-    facts = {"present": True, "on_known_host": True, "sized_right": True}
+    facts = {"present": True, "on_known_host": True, "sized_right": True, "disk_right": True}
     with Peer(peer_parameters) as serving:
         serving.answers = {
             "node_status": lambda event: [done(event, **facts)],

@@ -13,13 +13,15 @@ from esxprov import schema
 from esxprov.annotation import Annotation
 from esxprov.database import Cursor, Database, DatabaseConfig
 from esxprov.errors import ProvisioningError
-from esxprov.model import Claim, ClaimState, Host, HostKey, Pool, PowerState, Vm
+from esxprov.model import Claim, ClaimState, Host, HostKey, Machine, Pool, PowerState, Vm
 from esxprov.placement.claims import Claims
 from esxprov.placement.promises import cost, foreign_claim_id
 from esxprov.placement.quarantine import Quarantine
+from esxprov.placement.recover import Case, Outcome
 from esxprov.placement.wants import Proposal, Room, Want
 from esxprov.ports import Hypervisor, Look
 from esxprov.reconciler import Reconciler
+from esxprov.recovery import Recovered
 from tests.testbed.mariadb import PASSWORD, MariaDb
 
 T = TypeVar("T")
@@ -255,6 +257,31 @@ def test_a_silent_endpoint_keeps_its_claims(
     report = reconciler.run()
     assert (report.silent, [one.id for one in report.done]) == (("esx1",), [gone.id])
     assert claims.all() == [kept]
+
+
+def test_what_is_missing_on_a_host_that_comes_back_is_kept_until_it_is_done(claims: Claims, world: World) -> None:
+    coming = {ESX1.key}
+    reconciler = Reconciler(claims, world, [POOL], lambda looks: Recovered((), frozenset(coming)))
+    kept, lost = take(claims, 1), take(claims, 2, BLADE)
+    for _ in range(3):
+        reconciler.run()
+    assert set(claims.all()) == {kept, replace(lost, state=ClaimState.LOST)}
+    coming.clear()
+    for _ in range(2):
+        reconciler.run()
+    assert {claim.state for claim in claims.all()} == {ClaimState.LOST}
+
+
+def test_after_vms_were_brought_back_it_is_looked_again(claims: Claims, world: World) -> None:
+    lost = take(claims, 1, state=ClaimState.LOST)
+    case = Case(lost, Machine(lost.id, 1, "[nfs1] x/x.vmx", is_on=True), Outcome.RECOVERED)
+
+    def bring_back(looks: Sequence[Look]) -> Recovered:
+        world.vms = [vm(ESX1, "vm-1", lost)]
+        return Recovered((case,))
+
+    Reconciler(claims, world, [POOL], bring_back).run()
+    assert claims.all() == [replace(lost, state=ClaimState.RUNNING)]
 
 
 # --- quarantine -------------------------------------------------------------------------------------------------------

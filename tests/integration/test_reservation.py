@@ -128,3 +128,28 @@ def test_a_request_that_does_not_fit_as_a_whole_gets_nothing(
         assert reply["error"]["code"] == "no_capacity", reply
         assert f"do not take all {room + 1} VMs of the request together" in reply["error"]["message"]
         assert claims_of_group(bed, one.request_id) == {}
+
+
+def test_a_machine_that_becomes_a_server_is_loaded_anew_with_a_disk_of_its_own_where_vms_are_linked(
+    bed: Bed, slot: Slot
+) -> None:
+    service = bed.service(ESXPROV_POOL_MAIN_DISK="linked")
+    made = bed.rows().reservation(slot.computer_id, bed.site.images[BASE], bed.site.node_id)
+
+    def said(*calls: str) -> list[object]:
+        out, err = bed.vcld_child(made.reservation_id, *calls).communicate(timeout=60)
+        assert err == ""
+        return [json.loads(line)["result"] for line in out.splitlines()]
+
+    def disks() -> set[str]:
+        return {path.name for path in (bed.store / "inuse" / slot.name).glob("*.vmdk")}
+
+    assert said("load", "node_status") == [1, "READY"]
+    assert disks() == {f"{BASE}-000001.vmdk", f"{BASE}-000001-delta.vmdk"}
+    server = bed.rows().server_request(made.request_id)
+    assert said("node_status", "load", "node_status") == ["RELOAD", 1, "READY"]
+    assert disks() == {f"{BASE}.vmdk", f"{BASE}-flat.vmdk"}
+    assert said("unload") == [1]
+    assert leftovers(bed) == []
+    bed.rows().execute("DELETE FROM serverrequest WHERE id = %s", server)
+    service.stop()

@@ -144,12 +144,13 @@ def test_a_service_killed_at_any_step_of_a_load_is_followed_by_one_that_ends_it_
     second.stop()
 
 
-@pytest.mark.parametrize("step", ["check", "power_off", "copy_disk", "verify", "move", "destroy"])
+@pytest.mark.parametrize("step", ["check", "copy_disk", "verify", "describe", "move", "destroy"])
 def test_a_service_killed_at_any_step_of_a_capture_is_followed_by_one_that_leaves_one_whole_image(
     bed: Bed, slot: Slot, replies: Replies, step: str
 ) -> None:
     first = bed.service()
-    assert call(bed, slot.request("load"))["outcome"] == "ok"
+    for before in ("load", "power_off"):
+        assert call(bed, slot.request(before))["outcome"] == "ok"
     name = f"captured-{step}-v1"
     capture = Following(bed, slot.request("capture", image_name=name, state="image"))
     capture.wait_for_step(step)
@@ -158,7 +159,7 @@ def test_a_service_killed_at_any_step_of_a_capture_is_followed_by_one_that_leave
     reply = capture.reply()
     assert reply["outcome"] == "ok", reply
     files = sorted(path.name for path in (bed.store / "golden" / name).iterdir())
-    assert files == [f"{name}-flat.vmdk", f"{name}.vmdk", "esxprov.json"]
+    assert files == [f"{name}-flat.vmdk", f"{name}.vmdk", f"{name}.vmx", "esxprov.json"]
     assert len(replies.to(capture.event)) == 1
     assert leftovers(bed) == []
     second.stop()

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from esxprov.errors import Cancelled, ProvisioningError
+from esxprov.library.reference import Reference
 from esxprov.model import AttachedDisk, Condition, Extent, FileEntry, Image, Nic, PowerState, Vm
-from esxprov.vmx import VmPlan, author
+from esxprov.vmx import MOST_NICS, NicPlan, VmPlan, author
 from esxprov.vsphere import Endpoint
 from tests.integration.vsim.rig import until
 from tests.integration.vsphere_rig import IMAGE, IMAGE_MB, Rig, registered, removed, start, vmx
@@ -416,6 +417,32 @@ def test_a_life_needs_few_round_trips(any_kind: Rig, endpoint: Endpoint) -> None
     }
     # A task that is done when it is looked at costs one read; one that is not costs four calls more.
     assert sum(made.values()) <= 5 + 5 * 5 + 6, made
+
+
+# --- hardware --------------------------------------------------------------------------------------------------------
+
+
+def test_a_vm_with_all_the_hardware_that_an_image_may_have_been_made_on_runs(endpoint: Endpoint) -> None:
+    directory = "[nfs1] inuse/hardware"
+    endpoint.make_directory(directory)
+    endpoint.copy_disk(IMAGE, f"{directory}/img.vmdk", adapter="lsilogic", progress=unwatched)
+    plan = VmPlan(
+        name="hardware",
+        image=Image(1, "img", os="vmwarewin10", os_type="windows", architecture="x86_64"),
+        disk="img.vmdk",
+        adapter="lsilogic",
+        nics=(NicPlan("Private", "00:50:56:00:00:ab"), *(NicPlan("Public", None) for _ in range(MOST_NICS - 1))),
+        annotation="made for hardware",
+        reference=Reference("windows9-64", "vmxnet3", "pvscsi", 13, "efi", secure_boot=True),
+        nested=True,
+    )
+    endpoint.write_file(f"{directory}/hardware.vmx", author(plan))
+    vm = endpoint.register(f"{directory}/hardware.vmx", "hardware", endpoint.hosts()[0].key.moid)
+    endpoint.power_on(vm)
+    assert [nic.connected_to for nic in endpoint.nics(vm)] == ["Private", *["Public"] * (MOST_NICS - 1)]
+    assert endpoint.disks(vm) == [f"{directory}/img.vmdk"]
+    removed(endpoint, vm)
+    endpoint.delete(directory)
 
 
 # --- answers that get lost -------------------------------------------------------------------------------------------

@@ -21,6 +21,12 @@ from tests.testbed.processes import Recorded
 from tests.testbed.vsphere import TestbedError
 
 _RECORD = "bed.json"
+_FLAGS = {
+    "vcenter": "one vCenter instead of standalone hosts",
+    "linked": "VMs with a redo disk over the image's instead of a copy",
+    "repository": "a second datastore where images are kept",
+    "empty": "no rows of a site in VCL's tables",
+}
 
 
 def up(options: argparse.Namespace) -> None:
@@ -31,7 +37,7 @@ def up(options: argparse.Namespace) -> None:
     if running is not None and _keeper(running).is_alive():
         raise TestbedError(f"A test bed runs in {directory} already: end it with down --dir {directory}.")
     command = [sys.executable, "-m", "tests.testbed", "keep", "--dir", str(directory)]
-    command += [flag for flag, given in (("--vcenter", options.vcenter), ("--empty", options.empty)) if given]
+    command += [f"--{name}" for name in _FLAGS if getattr(options, name)]
     with (directory / "keeper.log").open("wb") as log:
         keeper = subprocess.Popen(
             [*command, "--task-ms", str(options.task_ms), "--boot-ms", str(options.boot_ms)],
@@ -62,7 +68,14 @@ def keep(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
     directory: Path = options.dir
-    with Bed(directory, Plan(vcenter=options.vcenter, task_ms=options.task_ms, boot_ms=options.boot_ms)) as bed:
+    plan = Plan(
+        vcenter=options.vcenter,
+        task_ms=options.task_ms,
+        boot_ms=options.boot_ms,
+        disk="linked" if options.linked else "copy",
+        repository=options.repository,
+    )
+    with Bed(directory, plan) as bed:
         if not options.empty:
             bed.make_site()
         told = _described(bed)
@@ -115,8 +128,8 @@ def main() -> None:
         options.set_defaults(work=work)
         options.add_argument("--dir", type=Path, required=True, metavar="D", help="the bed's directory")
         if verb != "down":
-            options.add_argument("--vcenter", action="store_true", help="one vCenter instead of standalone hosts")
-            options.add_argument("--empty", action="store_true", help="no rows of a site in VCL's tables")
+            for name, help_ in _FLAGS.items():
+                options.add_argument(f"--{name}", action="store_true", help=help_)
             options.add_argument("--task-ms", type=int, default=0, help="what each vSphere task takes")
             options.add_argument("--boot-ms", type=int, default=0, help="from power-on to a guest's first packet")
         if verb == "up":

@@ -34,6 +34,7 @@ def _rows(bed: Bed) -> list[str]:
         "WHERE state <> 'released'",
         "SELECT CONCAT(used_ram_mb, ' MB and ', used_cpus, ' vCPUs promised on ', endpoint, '/', moid) AS what "
         "FROM esxprov_host WHERE used_ram_mb <> 0 OR used_cpus <> 0",
+        "SELECT CONCAT('work on image ', image, ' by event ', event_id) AS what FROM esxprov_image_work",
         "SELECT CONCAT('event ', id, ' (', call_name, ') is ', state, ', its reply ', reply_state) AS what "
         "FROM esxprov_event WHERE state = 'running' OR reply_state = 'unsent'",
     )

@@ -71,7 +71,8 @@ class Plan:
     `task_ms` is what every vSphere task takes, `copy_mb_s` how fast each disk is copied (0: at once), `boot_ms` a
     guest from power-on to its first packet, `strict` MariaDB's SQL mode, `capacity_mb` the size of the datastore,
     `computers` how many slots VCL has, `disk` how VMs get theirs. `repository` adds a second datastore and names it in
-    VCL's profile as the one where images are kept; `nested` lets all hosts lend their hardware virtualisation.
+    VCL's profile as the one where images are kept; `nested` lets all hosts lend their hardware virtualisation,
+    `multiextent` lets them read disks in the format of VMware Workstation.
     """
 
     hosts: tuple[HostSpec, ...] = HOSTS
@@ -85,6 +86,7 @@ class Plan:
     disk: str = "copy"
     repository: bool = False
     nested: bool = False
+    multiextent: bool = False
 
 
 class Bed:
@@ -194,6 +196,7 @@ class Bed:
             task_ms=self.plan.task_ms,
             copy_mb_s=self.plan.copy_mb_s,
             capacity_mb=self.plan.capacity_mb,
+            multiextent=self.plan.multiextent,
             port=port,
         )
         self._ends.callback(server.stop)

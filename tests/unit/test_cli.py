@@ -207,8 +207,9 @@ def test_what_a_program_would_read_has_json() -> None:
         f"esxprov {name}"
         for name in (
             "check-config", "db status", "db upgrade", "events list", "events show", "replay", "call", "dead list",
-            "dead show", "hosts", "place", "capacity", "placement simulate", "claims list", "claims reconcile",
-            "placement replay-decision", "leases show", "leases watch", "leases check", "doctor",
+            "dead show", "hosts", "hosts recover", "place", "capacity", "placement simulate", "claims list",
+            "claims reconcile", "placement replay-decision", "leases show", "leases watch", "leases check",
+            "images list", "images show", "images verify", "images orphans", "doctor",
         )
     }  # fmt: skip
 

@@ -102,6 +102,7 @@ def test_a_node_that_runs_vcld_needs_no_database_section(conf: Path) -> None:
         ("disk = linked", "golden = ../golden", "expected a directory on the datastore"),
         ("disk = linked", "policy = dense", "expected pack or spread"),
         ("disk = linked", "n_plus_one = 1", "expected yes or no"),
+        ("disk = linked", "recover = yes", "expected power-on or register or no"),
         ("disk = linked", "cluster_max_per_host = -1", "expected a whole number from 0 to 1000"),
         ("disk = linked", "cluster_affinity = near", "expected none or prefer-apart or prefer-together or apart or"),
         ("disk = linked", "image_hosts = gpu-*", r"has the rule 'gpu-\*', expected a pattern and names of"),

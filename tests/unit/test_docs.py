@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from esxprov.web import Questions
 from tests.unit.world import IMAGE, IMAGES, FakeClock, Site
 
 DOCS = Path(__file__).parents[2] / "docs"
+TESTS = Path(__file__).parents[1]
 
 
 def test_the_brokers_permissions_in_the_installation_are_those_that_the_tests_run_with() -> None:
@@ -20,6 +22,39 @@ def test_the_brokers_permissions_in_the_installation_are_those_that_the_tests_ru
     documented = {user: tuple(patterns) for user, *patterns in lines}
     tested = {user: (may.configure, may.write, may.read) for user, may in permissions("mn1").items()}
     assert documented == tested
+
+
+def names_of_tests() -> set[str]:
+    """Every test function there is."""
+    return {
+        node.name
+        for path in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def names_of_flows() -> set[str]:
+    """Every flow that the real vcld is driven through by default."""
+    (listed,) = re.findall(r"^\[.*\] \|\| FLOWS=\(([^)]*)\)", (TESTS / "vcld" / "run").read_text(), re.MULTILINE)
+    return set(listed.split())
+
+
+def test_every_test_and_flow_that_a_comparison_with_vcl_s_modules_rests_on_exists() -> None:
+    text = (DOCS / "vmware-module.md").read_text()
+    tests = set(re.findall(r"`(test_\w+)`", text))
+    flows = {name for named in re.findall(r"flows? ((?:`\w+`(?:, )?)+)", text) for name in re.findall(r"\w+", named)}
+    assert (tests - names_of_tests(), flows - names_of_flows()) == (set(), set())
+    assert tests
+    assert flows
+
+
+def test_every_claim_to_be_as_good_as_vcl_s_modules_names_what_holds_it() -> None:
+    lines = (DOCS / "vmware-module.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    good = [row for row in rows if row[2].startswith(("better", "equal"))]
+    assert len(good) > 30
+    assert [row for row in good if "test_" not in row[3] and "flow" not in row[3]] == []
 
 
 def shape(value: object) -> object:

@@ -46,7 +46,21 @@ def test_vms_are_beside_the_images_if_the_profile_names_no_vm_path() -> None:
 def test_an_unfinished_copy_never_has_the_name_of_a_finished_one() -> None:
     paths = layout.of(POOL, Profile(4, "blades", datastore_path="nfs1"))
     assert paths.unfinished_vm_disk("vclv1", "win7") == "[nfs1] inuse/vclv1/win7.unfinished.vmdk"
-    assert paths.unfinished_image_directory("win7", "0b6c2a51-7f0e") == "[nfs1] golden/.win7.0b6c2a51"
+    hidden = paths.unfinished_image_directory("win7", "0b6c2a51-7f0e", 2)
+    assert hidden.startswith("[nfs1] golden/.win7.0b6c2a51-7f0e.")
+    assert hidden.endswith("-2")
+
+
+def test_each_event_prepares_an_image_in_a_directory_of_its_own_whatever_its_id() -> None:
+    paths = layout.of(POOL, Profile(4, "blades", datastore_path="nfs1"))
+    ids = ["a" * 64, "a" * 63 + "b", "../../golden/x", "..-..-golden-x", "a/b", "a\\b", "a b"]
+    hidden = [paths.unfinished_image_directory("i" * 75, event_id) for event_id in ids]
+    assert len(set(hidden)) == len(ids)
+    for path in hidden:
+        name = path.removeprefix("[nfs1] golden/")
+        assert name.startswith("." + "i" * 75)
+        assert not set(name) & set("/\\ ")
+        assert len(name) < 255
 
 
 @pytest.mark.parametrize(
@@ -57,3 +71,30 @@ def test_a_name_that_could_leave_its_directory_never_reaches_a_path(name: str) -
     for make in (paths.image_directory, paths.vm_directory):
         with pytest.raises(ProvisioningError, match="cannot be used in a datastore path"):
             make(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "directory"),
+    [
+        ("[repo] images", "[repo] images"),
+        ("[repo]images/old/", "[repo] images/old"),
+        ("[repo]", "[repo]"),
+        ("repo", "[repo]"),
+        (" /vmfs/volumes/repo/images ", "[repo] images"),
+        ("/vmfs/volumes/repo", "[repo]"),
+        ("", None),
+        ("/install/vmware_images", None),
+        ("repo/images", None),
+        ("[repo", None),
+        ("[] images", None),
+        ("[..] images", None),
+        ("[repo] ../golden", None),
+        ("[repo] images/../../etc", None),
+        ("[repo] images//old", None),
+        ("[repo] images/./old", None),
+        ("[repo] images\\..\\etc", None),
+        ("[repo] ima\x00ges", None),
+    ],
+)
+def test_a_repository_is_a_directory_that_hosts_can_read_or_none(written: str, directory: str | None) -> None:
+    assert layout.datastore_directory(written) == directory

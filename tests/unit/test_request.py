@@ -46,6 +46,7 @@ def test_a_request_without_a_section_that_its_call_needs_says_which() -> None:
         ("image", {"id": 1, "name": "a", "os": "x\ny"}, "image.os"),
         ("profile", {"id": 1, "name": "p", "networks": "Private"}, "profile.networks"),
         ("reservation", {"request_id": 1}, "reservation.reservation_id"),
+        ("reservation", {"request_id": 1, "reservation_id": 1, "server": 1}, "reservation.server"),
         ("reservation", [], "reservation"),
     ],
 )

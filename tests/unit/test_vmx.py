@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esxprov.annotation import Annotation, read
+from esxprov.library.reference import Reference
 from esxprov.model import Image
 from esxprov.vmx import NicPlan, VmPlan, author, escape, guest_of, ram_mb
 
@@ -106,6 +107,61 @@ def test_os_x_gets_the_chipset_and_the_input_devices_it_knows_and_nobody_else_do
 def test_the_controller_is_one_the_disk_was_made_for(adapter: str, os: str, key: str, value: str) -> None:
     image = Image(1, "i", os=os, architecture="x86_64")
     assert keys(author(plan(adapter=adapter, image=image)))[key] == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "value"),
+    [
+        ({"reference": Reference(guest_os="rhel7-64")}, "guestOS", "rhel7-64"),
+        ({"reference": Reference(nic="vmxnet3")}, "ethernet1.virtualDev", "vmxnet3"),
+        ({"reference": Reference(controller="pvscsi")}, "scsi0.virtualDev", "pvscsi"),
+        ({"reference": Reference(controller="pvscsi"), "adapter": "buslogic"}, "scsi0.virtualDev", "buslogic"),
+        ({"reference": Reference(controller="buslogic")}, "scsi0.virtualDev", "lsilogic"),
+        ({"reference": Reference(hardware_version=7)}, "virtualHW.version", "7"),
+        ({"reference": Reference(firmware="efi")}, "firmware", "efi"),
+        ({"reference": Reference(firmware="efi", secure_boot=True)}, "uefi.secureBoot.enabled", "TRUE"),
+        ({"reference": Reference()}, "guestOS", "otherlinux-64"),
+        ({"reference": Reference()}, "virtualHW.version", "11"),
+        ({"nested": True}, "vhv.enable", "TRUE"),
+        ({}, "snapshot.redoNotWithParent", "TRUE"),
+        ({}, "msg.autoAnswer", "TRUE"),
+        ({}, "tools.syncTime", "FALSE"),
+        ({}, "tools.remindInstall", "FALSE"),
+        ({}, "toolScripts.afterPowerOn", "FALSE"),
+        ({}, "mem.hotadd", "TRUE"),
+        ({}, "vcpu.hotadd", "TRUE"),
+        ({}, "pciBridge7.virtualDev", "pcieRootPort"),
+        ({}, "vmci0.present", "TRUE"),
+        ({}, "usb.present", "TRUE"),
+        ({}, "floppy0.present", "FALSE"),
+        ({}, "ide1:0.startConnected", "FALSE"),
+    ],
+)
+def test_the_hardware_is_what_the_image_was_made_on_and_what_vcl_s_module_gives(
+    changes: dict[str, object], key: str, value: str
+) -> None:
+    assert keys(author(plan(**changes)))[key] == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, "firmware"),
+        ({}, "uefi.secureBoot.enabled"),
+        ({}, "vhv.enable"),
+        ({"nested": True, "reference": Reference(hardware_version=8)}, "vhv.enable"),
+    ],
+)
+def test_what_is_not_asked_for_or_not_known_to_the_hardware_is_not_written(
+    changes: dict[str, object], key: str
+) -> None:
+    assert key not in keys(author(plan(**changes)))
+
+
+def test_every_network_has_a_card() -> None:
+    networks = ("Private", "Public", "Storage", "Lab")
+    found = keys(author(plan(nics=tuple(NicPlan(network, None) for network in networks))))
+    assert tuple(found[f"ethernet{number}.networkName"] for number in range(4)) == networks
 
 
 @pytest.mark.parametrize(

@@ -32,18 +32,24 @@ from esxprov.model import (
     Health,
     Host,
     HostKey,
+    ImageWork,
+    KnownHost,
     Lease,
+    Machine,
     Nic,
     Pool,
     PowerState,
     Profile,
     Promised,
+    Revision,
     Vm,
 )
+from esxprov.placement.books import Books, Held
 from esxprov.placement.ledger import Ledger
 from esxprov.placement.placer import Placers
+from esxprov.placement.reconcile import Correction
 from esxprov.placement.wants import Later, Taken, Want, held_by, named, taken, waiting_for
-from esxprov.ports import Armed, GuestAddresses, Look, Progress, Tools
+from esxprov.ports import Armed, Busy, GuestAddresses, Look, Progress, Tools
 from esxprov.request import read
 
 EXAMPLES = Path(envelope.__file__).parent / "examples"
@@ -97,6 +103,12 @@ class World:
     allocated: dict[str, int | None] = field(default_factory=dict)
     """What disks occupy, in MB, where it is not their whole capacity; None: nobody can tell."""
     free_mb: int = 500_000
+    datastores: tuple[str, ...] = ("nfs1",)
+    """What every host sees."""
+    reads_workstations: bool = False
+    """Whether hosts can read disks in the format of VMware Workstation."""
+    is_vcenter: bool = False
+    """Whether copies of disks keep the type and the adapter of the original, as those by a vCenter do."""
     moved: list[str] = field(default_factory=list)
     """The moids of the VMs that were switched on as moved ones."""
     deaf_guests: set[str] = field(default_factory=set)
@@ -118,8 +130,8 @@ class World:
     log: list[str] = field(default_factory=list)
     registered: int = 0
 
-    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1") -> None:
-        directory = f"[{datastore}] golden/{image}"
+    def golden(self, image: str, size_mb: int = 2048, datastore: str = "nfs1", library: str = "golden") -> None:
+        directory = f"[{datastore}] {library}/{image}"
         self.directories.add(directory)
         path = f"{directory}/{image}.vmdk"
         self.disks[path] = DiskInfo(path, "lsilogic", "vmfs", size_mb, _extents(path, size_mb), thin=True)
@@ -177,7 +189,7 @@ class FakeHypervisor:
                 self.ram_mb,
                 1024 + used,
                 16,
-                (self._datastore("nfs1"),),
+                tuple(map(self._datastore, self.world.datastores)),
                 self.networks,
                 uuid=self.uuid or f"uuid-of-{self.name}",
                 booted_at=self.booted_at,
@@ -315,6 +327,10 @@ class FakeHypervisor:
         self._answer()
         if self.name in self.world.refuses:
             raise self.world.refuses[self.name]
+        same = (vm.vmx_path, vm.annotation)  # another annotation: the directory was deleted, and these are other files
+        running = [one for one in self.world.vms if one.power is PowerState.ON]
+        if any((one.vmx_path, one.annotation) == same and one.endpoint != self.name for one in running):
+            raise ProvisioningError("vsphere_fault", "a file is locked", retryable=True, detail={"locked": True})
         if moved:
             self.world.moved.append(vm.moid)
         self._set_power(vm, PowerState.ON)
@@ -356,6 +372,9 @@ class FakeHypervisor:
     @port
     def disk(self, path: str) -> DiskInfo | None:
         self._answer()
+        datastore = path.removeprefix("[").partition("]")[0]
+        if datastore not in self.world.datastores and path not in self.world.disks:
+            raise ProvisioningError("vsphere_fault", f"{self.name} has no datastore {datastore!r}")
         return self.world.disks.get(path)
 
     @port
@@ -364,10 +383,16 @@ class FakeHypervisor:
         if target in self.world.disks:
             raise ProvisioningError("image_exists", f"{target} exists")
         progress(50)
-        capacity_mb = self.world.disks[source].capacity_mb
-        self.world.disks[target] = DiskInfo(
-            target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True
-        )
+        original = self.world.disks[source]
+        if not original.create_type.startswith("vmfs") and not self.world.reads_workstations:
+            raise ProvisioningError(
+                "vsphere_fault", f"{self.name} does not copy {source}", detail={"fault": "InvalidDiskFormat"}
+            )
+        capacity_mb = original.capacity_mb
+        copy = DiskInfo(target, adapter, "vmfs", capacity_mb, _extents(target, capacity_mb), thin=True)
+        if self.world.is_vcenter:
+            copy = replace(copy, adapter=original.adapter, create_type=original.create_type, thin=original.thin)
+        self.world.disks[target] = copy
 
     @port
     def move_disk(self, source: str, target: str) -> None:
@@ -385,13 +410,17 @@ class FakeHypervisor:
     @port
     def list_directory(self, path: str) -> list[FileEntry] | None:
         self._answer()
-        if path not in self.world.directories:
+        below = [d for d in self.world.directories if d.startswith(f"{path}/")]
+        if path not in self.world.directories and not below:
             return None
         inside = dict.fromkeys([*self.world.files, *self.world.disks], 1024)
         for disk in self.world.disks.values():
             inside |= {f"{disk.path.rpartition('/')[0]}/{part.name}": part.size_bytes for part in disk.extents}
         here = {p.removeprefix(path + "/"): size for p, size in inside.items() if p.startswith(path + "/")}
-        return [FileEntry(name, size, is_directory=False) for name, size in here.items()]
+        directories = {d.removeprefix(f"{path}/").partition("/")[0] for d in below}
+        return [FileEntry(name, 0, is_directory=True) for name in sorted(directories)] + [
+            FileEntry(name, size, is_directory=False) for name, size in here.items() if "/" not in name
+        ]
 
     @port
     def make_directory(self, path: str) -> None:
@@ -401,6 +430,10 @@ class FakeHypervisor:
     @port
     def move_directory(self, source: str, target: str) -> None:
         self._answer()
+        if source not in self.world.directories:
+            if target in self.world.directories:
+                return  # an earlier try has moved it, and its answer was lost
+            raise ProvisioningError("vsphere_fault", f"{source} is missing")
         if target in self.world.directories:
             raise ProvisioningError("image_exists", f"{target} exists")
         self.world.files = {_moved(path, source, target): content for path, content in self.world.files.items()}
@@ -421,6 +454,9 @@ class FakeHypervisor:
     @port
     def read_file(self, path: str) -> bytes | None:
         self._answer()
+        if path in self.world.disks:
+            disk = self.world.disks[path]
+            return f"descriptor of {disk.capacity_mb} MB for {disk.adapter}".encode()
         return self.world.files.get(path)
 
     @port
@@ -492,14 +528,20 @@ class FakeLeases:
 
 @dataclass
 class FakeInventory:
+    world: World
+    addresses: dict[int, str] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=lambda: {"esx1": 11, "esx2": 12, "esx3": 13})
     promises: list[Promised] = field(default_factory=list)
+    revised: list[Revision] = field(default_factory=list)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """Those of other pools."""
 
     def vmhost_id(self, host_name: str, profile_id: int) -> int | None:
         return self.known.get(host_name)
 
     def profile(self, name: str) -> Profile | None:
-        return Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
+        own = Profile(4, name, "nfs1", networks=("Private", "Public")) if name == POOL.profile else None
+        return self.profiles.get(name, own)
 
     def image_sizes(self) -> list[tuple[int, int, int]]:
         return [(1024, 1, 1), (4096, 2, 1)]
@@ -513,6 +555,15 @@ class FakeInventory:
 
     def promised(self, profile: str) -> list[Promised]:
         return self.promises
+
+    def revisions(self) -> list[Revision]:
+        return self.revised
+
+    @port
+    def set_private_address(self, computer_id: int, address: str) -> bool:
+        changed = self.addresses.get(computer_id) != address
+        self.addresses[computer_id] = address
+        return changed
 
 
 @dataclass
@@ -549,6 +600,16 @@ class FakeClaims:
     def mark(self, claim_id: str, state: ClaimState) -> None:
         self.held = [replace(claim, state=state) if claim.id == claim_id else claim for claim in self.held]
 
+    def books(self) -> Books:
+        return Books(tuple(Held(claim) for claim in self.held), {})
+
+    @port
+    def correct(self, corrections: Sequence[Correction]) -> list[Correction]:
+        done = [one for one in corrections if one.before in self.held]
+        for one in done:
+            self.held = [claim for claim in self.held if claim.id != one.id] + ([one.after] if one.after else [])
+        return done
+
     def of_computer(self, computer_id: int) -> list[Claim]:
         return [claim for claim in self.held if claim.computer_id == computer_id]
 
@@ -557,6 +618,86 @@ class FakeClaims:
 
     def all(self) -> list[Claim]:
         return list(self.held)
+
+
+@dataclass
+class FakeImages:
+    """Who works on which image, with the promises of esxprov.library.locks.ImageLocks. `ended` and `abandoned` are ids
+    of events; those which are in neither are being worked on.
+    """
+
+    world: World
+    held: dict[tuple[str, str], ImageWork] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    abandoned: set[str] = field(default_factory=set)
+
+    @port
+    def take(self, work: ImageWork, *, held_s: int | None = None, over: str | None = None) -> Busy | None:
+        holder = self.held.get((work.datastore, work.image))
+        if holder is not None and holder.event_id not in (work.event_id, over if over in self.abandoned else None):
+            return Busy(holder, holder.event_id in self.abandoned, holder.event_id in self.ended)
+        self.held.pop((work.datastore, work.image), None)
+        self.held[work.datastore, work.image] = work  # in the order in which they were begun
+        return None
+
+    @port
+    def done(self, work: ImageWork) -> None:
+        holder = self.held.get((work.datastore, work.image))
+        if holder is not None and holder.event_id == work.event_id:
+            del self.held[work.datastore, work.image]
+
+    def stale(self) -> list[ImageWork]:
+        return [work for work in self.held.values() if work.event_id in self.ended]
+
+    def of_datastore(self, datastore: str) -> list[ImageWork]:
+        return [work for work in self.held.values() if work.datastore == datastore]
+
+
+@dataclass
+class FakeMachines:
+    """What is written down for the hosts, with the promises of esxprov.machines.Machines."""
+
+    world: World
+    claims: FakeClaims
+    known: dict[str, Machine] = field(default_factory=dict)
+    known_hosts: dict[str, KnownHost] = field(default_factory=dict)
+
+    @port
+    def record(self, machine: Machine) -> None:
+        self.known[machine.claim_id] = machine
+
+    @port
+    def switched(self, claim_id: str, *, is_on: bool) -> None:
+        if claim_id in self.known:
+            self.known[claim_id] = replace(self.known[claim_id], is_on=is_on)
+
+    @port
+    def armed(self, claim_id: str, at: float | None) -> None:
+        if claim_id in self.known:
+            self.known[claim_id] = replace(self.known[claim_id], armed_at=at)
+
+    def of(self, claim_id: str) -> Machine | None:
+        return next((machine for machine in self.all() if machine.claim_id == claim_id), None)
+
+    def all(self) -> list[Machine]:
+        held = {claim.id for claim in self.claims.held}
+        return [machine for machine in self.known.values() if machine.claim_id in held]
+
+    def hosts(self) -> list[KnownHost]:
+        return list(self.known_hosts.values())
+
+    @port
+    def seen(self, host: Host) -> None:
+        assert host.booted_at is not None
+        for uuid, other in self.known_hosts.items():
+            if other.key == host.key:
+                self.known_hosts[uuid] = replace(other, key=HostKey("", ""))
+        self.known_hosts[host.uuid] = KnownHost(host.uuid, host.key, host.booted_at, 0, is_recovered=False)
+
+    @port
+    def recovered(self, host: Host) -> None:
+        if self.known_hosts[host.uuid].booted_at == host.booted_at:
+            self.known_hosts[host.uuid] = replace(self.known_hosts[host.uuid], is_recovered=True)
 
 
 @dataclass
@@ -585,7 +726,7 @@ class FakeLooks:
 
     def at(self, endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
         if recent and self.remembered is not None:
-            return self.remembered
+            return [look for look in self.remembered if look.endpoint in endpoints]
         looks = []
         for name in endpoints:
             try:
@@ -607,12 +748,13 @@ class FakeLooks:
 @dataclass
 class FakePools:
     pool: Pool
+    others: tuple[Pool, ...] = ()
 
     def of(self, profile: Profile) -> Pool:
         return self.pool
 
     def all(self) -> list[Pool]:
-        return [self.pool]
+        return [self.pool, *self.others]
 
 
 IMAGES = [
@@ -635,7 +777,9 @@ class Site:
         self.claims = FakeClaims(self.world)
         self.quarantine = FakeQuarantine()
         self.looks = FakeLooks(self.hypervisors)
-        self.inventory = FakeInventory()
+        self.inventory = FakeInventory(self.world)
+        self.images = FakeImages(self.world)
+        self.machines = FakeMachines(self.world, self.claims)
         self.tools = Tools(
             FakeHypervisors(self.hypervisors),
             self.looks,
@@ -645,6 +789,8 @@ class Site:
             FakeLeases(self.world),
             self.inventory,
             Placers(),
+            self.images,
+            self.machines,
         )
         self.world.golden(IMAGE)
 
@@ -655,10 +801,10 @@ class Site:
             data[section] = {**data[section], **values} if isinstance(values, dict) else values
         return request(call, source="urn:vcl:mn:mn1", data=data, now=self.world.now)
 
-    def job(self, event: Event, book: StoredSteps | None = None) -> Job:
+    def job(self, event: Event, book: StoredSteps | None = None, epoch: int = 1) -> Job:
         book = book or StoredSteps()
         clock = FakeClock(self.world)
-        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read())
+        return Job(event, read(event), book=book, notify=_ignore, clock=clock, steps=book.read(), epoch=epoch)
 
     def run(self, event: Event) -> dict[str, Any]:
         return CALLS[event.call].run(self.job(event), self.tools)
@@ -670,7 +816,14 @@ class Site:
             return CALLS[event.call].run(self.job(event, book), self.tools)
         except Died:
             self.world.die_at = None
-            return CALLS[event.call].run(self.job(event, book), self.tools)
+            return CALLS[event.call].run(self.job(event, book, epoch=2), self.tools)
+
+
+def loaded(**pool: Any) -> Site:
+    """A site with one loaded computer; `pool` changes its pool."""
+    site = Site(pool=replace(POOL, **pool))
+    site.run(site.event("load"))
+    return site
 
 
 class StoredSteps:

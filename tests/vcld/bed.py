@@ -1,7 +1,7 @@
 """What the harness takes from the test bed: `python -m tests.vcld.bed CONF` prints it as shell assignments.
 
 Everything comes from the esxprov.conf that the bed has written, so that vcld, the shim and the service use one source.
-It also puts an image into the golden library which no host can take.
+It also puts an image into the golden library which no host can take, and another one into the repository only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import sys
 from pathlib import Path
 
 from esxprov import config
-from tests.testbed.bed import DATASTORE, HOSTS, IMAGES
+from tests.testbed.bed import DATASTORE, HOSTS, IMAGES, REPOSITORY, REPOSITORY_PATH
 from tests.testbed.vsphere import golden_disk
 
 HUGE = "esxprovtest-huge-v0"
 """An image that is there; its row in VCL asks for more RAM than any host has."""
+STORED = "esxprovtest-stored-v0"
+"""An image that is in the repository only."""
 
 
 def assignments(path: Path) -> dict[str, str]:
@@ -38,12 +40,16 @@ def assignments(path: Path) -> dict[str, str]:
         "DATASTORE": DATASTORE,
         "IMAGE": IMAGES[0].name,
         "HUGE": HUGE,
+        "STORED": STORED,
+        "REPOSITORY": REPOSITORY_PATH,
+        "DISK": pool.disk.value,
     }
 
 
 def main() -> None:
     path = Path(sys.argv[1])
     golden_disk(path.parent / DATASTORE / "golden", HUGE, 1)
+    golden_disk(path.parent / REPOSITORY / "images", STORED, 16, payload=STORED.encode())
     for name, value in assignments(path).items():
         print(f"export ESXPROV_TEST_{name}={shlex.quote(value)}")
 

@@ -19,11 +19,14 @@ from esxprov import annotation, config, service
 from esxprov.broker import broker_parameters
 from esxprov.config import Config
 from esxprov.database import Cursor, Database, rows
+from esxprov.handlers.library import shelve
 from esxprov.handlers.survey import Survey, survey
 from esxprov.leases.sources import watching
+from esxprov.library.shelf import State, flaws
 from esxprov.model import Claim, ClaimState, Pool, PowerState, Vm
 from tests.testbed.bed import DATASTORE, IMAGES
 
+_IN_USE = (State.PRODUCTION, State.KEPT)
 _COMPUTERS = """
 SELECT c.id, SUBSTRING_INDEX(c.hostname, '.', 1) AS name, c.privateIPaddress AS address, c.eth0macaddress AS mac,
   r.imagename AS image, SUBSTRING_INDEX(h.hostname, '.', 1) AS host
@@ -35,6 +38,7 @@ _IMAGES = "SELECT imagename FROM imagerevision WHERE imagename <> 'noimage'"
 _EVENTS = """
 SELECT id, call_name, state, outcome, reply_state FROM esxprov_event WHERE state = 'running' OR reply_state <> 'sent'
 """
+_IMAGE_WORK = "SELECT image, event_id, purpose, path FROM esxprov_image_work"
 _PROMISED = """
 SELECT h.endpoint, h.moid, h.used_ram_mb, h.used_cpus, COALESCE(SUM(c.ram_mb), 0) AS ram_mb,
   COALESCE(SUM(c.cpus), 0) AS cpus
@@ -108,6 +112,7 @@ def of_pool(conf: Config, pool: Pool, store: Path, database: Database) -> Iterat
     with service.tools(conf) as tools:
         world = survey(tools, pool)
         claims = list(tools.claims.of_pool(pool.name))
+        library = shelve(tools, pool)
     with watching(conf.leases) as watchers:
         addresses = {lease.mac: lease.ip for watcher in watchers for lease in watcher.active()}
     seen = Seen(world, claims, addresses)
@@ -125,6 +130,10 @@ def of_pool(conf: Config, pool: Pool, store: Path, database: Database) -> Iterat
     yield from unexpected("VM directory", store / pool.inuse, loaded)
     images = {str(row["imagename"]) for row in asked(database, _IMAGES)} | {image.name for image in IMAGES}
     yield from unexpected("image directory", store / pool.golden, images)
+    made = [image for image in library.images if image.manifest is not None]
+    print(f"  {len(made)} images were made")
+    yield from (f"image {image.name}: {flaw}" for image in made for flaw in flaws(image))
+    yield from (f"image {image.name} is {image.state}" for image in made if image.state not in _IN_USE)
 
 
 def unexpected(what: str, directory: Path, expected: set[str]) -> Iterator[str]:
@@ -136,6 +145,7 @@ def unexpected(what: str, directory: Path, expected: set[str]) -> Iterator[str]:
 def of_the_wire(conf: Config, database: Database) -> Iterator[str]:
     """Events without an end, replies nobody got, messages that were parked."""
     yield from (f"event {row}" for row in asked(database, _EVENTS))
+    yield from (f"work on an image {row}" for row in asked(database, _IMAGE_WORK))
     yield from (f"esxprov_host is not the sum of its claims: {row}" for row in asked(database, _PROMISED))
     with Client(broker_parameters(conf.cli), conf.service.management_node) as client:
         yield from (f"parked message {letter.summary()}" for letter in client.dead_letters())

@@ -63,6 +63,12 @@ subtest 'what is not there is left out' => sub {
 		'but one before another keeps its place');
 };
 
+subtest 'a server request is one that has a row in serverrequest' => sub {
+	my %is_server = (yes => data_structure(server_request_id => 3), no => data_structure());
+	is(encode({s => for_reservation('load', $is_server{yes}, 'mn1')->{data}{reservation}{server}}), '{"s":true}', 'it has');
+	is(encode({s => for_reservation('load', $is_server{no}, 'mn1')->{data}{reservation}{server}}), '{"s":false}', 'it has not');
+};
+
 subtest 'no secret of the profile is carried' => sub {
 	my $body = encode(for_reservation('load', data_structure(vmhost_profile_username => 'root', vmhost_profile_password => 'hush',
 		vmhost_profile_secret_id => 17), 'mn1'));

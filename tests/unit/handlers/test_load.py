@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from esxprov.job import cancelled
 from esxprov.model import CatalogueImage, Claim, ClaimState, DiskMode, HostKey, PowerState, Promised
 from esxprov.placement.promises import foreign_claim_id
 from esxprov.ports import Look
-from tests.unit.world import IMAGE, POOL, FakePools, Site, StoredSteps
+from tests.unit.world import IMAGE, POOL, Died, FakeHypervisor, FakePools, Site, StoredSteps
 
 DIRECTORY = "[nfs1] inuse/vclv1-27"
 DISK = f"{DIRECTORY}/{IMAGE}.vmdk"
@@ -125,13 +126,76 @@ def test_a_linked_vm_has_a_redo_disk_also_where_the_image_goes_by_another_name()
     site.world.golden(IMAGE, datastore="nfs1 (1)")
 
     def rename(method: str) -> None:
-        if method == "disks":
+        if method == "disks" and not site.world.snapshots:
             site.world.vm_disks = {moid: [alias] for moid in site.world.vm_disks}
 
     site.world.on_call = rename
     site.run(site.event("load"))
     ((disk,),) = site.world.vm_disks.values()
     assert disk.startswith(DIRECTORY)
+
+
+def written(site: Site) -> set[str]:
+    """What disks the VMs write that are on."""
+    return {disk for vm in site.world.vms if vm.power is PowerState.ON for disk in site.world.vm_disks[vm.moid]}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_killed_at_any_call_a_linked_vm_is_not_switched_on_with_the_image_s_own_disk(number: int, when: str) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    seen: set[str] = set()
+    site.world.on_call = lambda _: seen.update(written(site))
+    site.world.die_at = (number, when)
+    site.run_until_done(site.event("load"))
+    assert seen | written(site) == {f"{DIRECTORY}/{IMAGE}-000001.vmdk"}
+
+
+def test_a_linked_vm_whose_host_puts_its_redo_disk_elsewhere_is_never_switched_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    monkeypatch.setattr(FakeHypervisor, "snapshot_before_first_power_on", lambda self, vm: None)
+    job = site.job(site.event("load"))
+    with pytest.raises(ProvisioningError, match=f"would write to .nfs1. golden/{IMAGE}/{IMAGE}.vmdk") as caught:
+        load.load(job, site.tools)
+    assert caught.value.code == "vsphere_fault"
+    load.undo(job, site.tools)
+    assert not any(line.startswith("power_on") for line in site.world.log)
+    assert f"[nfs1] golden/{IMAGE}/{IMAGE}.vmdk" in site.world.disks
+
+
+def test_a_server_has_a_disk_of_its_own_where_the_others_are_linked() -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.run(site.event("load", reservation={"server": True}))
+    assert disks_of_the_vm(site) == [DISK]
+    assert site.world.disks[DISK].parent is None
+
+
+@pytest.mark.parametrize(("server", "share"), [(False, 4), (True, 1)])
+def test_room_is_asked_for_what_the_vm_s_disk_may_become(server: bool, share: int) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    site.run(site.event("load", reservation={"server": server}))
+    assert [claim.disk_mb for claim in site.claims.held] == [2048 // share]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_ONE_LOAD + 1))
+def test_a_pool_that_is_linked_no_more_does_not_have_begun_vms_switched_on_with_the_image_s_own_disk(
+    number: int, when: str
+) -> None:
+    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
+    seen: set[str] = set()
+    site.world.on_call = lambda _: seen.update(written(site))
+    site.world.die_at = (number, when)
+    book = StoredSteps()
+    event = site.event("load")
+    with suppress(Died):
+        load.load(site.job(event, book), site.tools)
+    site.world.die_at = None
+    site.tools = replace(site.tools, pools=FakePools(POOL))
+    load.load(site.job(event, book), site.tools)
+    assert all(disk.startswith(f"{DIRECTORY}/") for disk in seen | written(site))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -418,6 +482,127 @@ def test_a_vm_that_goes_for_the_load_takes_no_room_from_it_though_it_was_counted
         Claim(foreign_claim_id(old.endpoint, old.moid), key, 0, 14_200, 1, "", ClaimState.FOREIGN),
     ]
     assert site.run(site.event("load", image={"min_ram_mb": 4096}))["host"] == "esx1"
+
+
+def test_a_datastore_that_is_full_in_mid_copy_says_how_much_was_missing_and_keeps_nothing_of_the_copy() -> None:
+    site = Site()
+
+    def fill(method: str) -> None:
+        if method == "copy_disk":
+            site.world.free_mb = 1500
+            path = f"{DIRECTORY}/{IMAGE}.unfinished.vmdk"
+            site.world.files[path] = b"half"
+            raise ProvisioningError("datastore_full", "the datastore is full")
+
+    site.world.on_call = fill
+    with pytest.raises(ProvisioningError) as caught:
+        site.run(site.event("load"))
+    assert "vclv1-27 needs up to 2048 MB on [nfs1], where 1500 MB are free: 548 MB are missing" in caught.value.message
+    assert not [path for path in site.world.files if "unfinished" in path]
+
+
+# --- what the vm is made of ------------------------------------------------------------------------------------------
+
+
+def vmx_of(site: Site, **changes: dict[str, object]) -> str:
+    """The VMX that a load writes."""
+    site.run(site.event("load", **changes))
+    return site.world.files[f"{DIRECTORY}/vclv1-27.vmx"].decode()
+
+
+@pytest.mark.parametrize("name", [f"{IMAGE}.vmx", f"{IMAGE}.vmx.reference"])
+def test_a_vm_gets_the_hardware_that_its_image_was_made_on(name: str) -> None:
+    site = Site()
+    site.world.files[f"[nfs1] golden/{IMAGE}/{name}"] = b'guestOS = "rhel7-64"\nfirmware = "efi"\n'
+    written = vmx_of(site)
+    assert 'guestOS = "rhel7-64"' in written
+    assert 'firmware = "efi"' in written
+
+
+def test_our_own_reference_is_believed_before_an_older_one() -> None:
+    site = Site()
+    site.world.files[f"[nfs1] golden/{IMAGE}/{IMAGE}.vmx"] = b'guestOS = "rhel7-64"\n'
+    site.world.files[f"[nfs1] golden/{IMAGE}/{IMAGE}.vmx.reference"] = b'guestOS = "rhel5"\n'
+    assert 'guestOS = "rhel7-64"' in vmx_of(site)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_vm_can_run_vms_itself_if_its_host_lets_it(nested: bool) -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.nested = nested
+    assert ('vhv.enable = "TRUE"' in vmx_of(site)) is nested
+
+
+def test_the_third_and_the_fourth_network_of_a_profile_get_cards_with_generated_macs() -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.networks = ("Private", "Public", "Storage", "Lab")
+    written = vmx_of(site, profile={"networks": ["Private", "Public", "Storage", "Lab"]})
+    assert 'ethernet2.networkName = "Storage"' in written
+    assert 'ethernet3.networkName = "Lab"\nethernet3.startConnected = "TRUE"\nethernet3.addressType' in written
+    assert 'ethernet3.addressType = "generated"' in written
+
+
+def test_an_image_of_a_project_is_connected_to_the_project_s_networks_too() -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.networks = ("Private", "Public", "HPC-cluster", "Storage")
+    written = vmx_of(site, image={"project": "hpc"})
+    assert 'ethernet2.networkName = "HPC-cluster"' in written
+    assert "ethernet3." not in written
+
+
+def test_a_network_of_the_profile_is_not_given_twice_because_the_project_has_its_name() -> None:
+    assert "ethernet2." not in vmx_of(Site(), image={"project": "public"})
+
+
+def test_a_vm_has_no_more_cards_than_vsphere_allows() -> None:
+    site = Site()
+    for hypervisor in site.hypervisors.values():
+        hypervisor.networks = ("Private", "Public", *(f"lab-{number}" for number in range(20)))
+    written = vmx_of(site, image={"project": "lab"})
+    assert "ethernet9." in written
+    assert "ethernet10." not in written
+
+
+@pytest.mark.parametrize(
+    ("project", "networks"),
+    [("vcl", []), ("VCL", []), ("", []), ("hpc", ["HPC 1"]), ("hpc 1 and 2", ["HPC 1"]), ("chemistry", [])],
+)
+def test_a_project_s_networks_contain_its_name_or_are_a_part_of_it(project: str, networks: list[str]) -> None:
+    assert load.project_networks(project, ["Private", "HPC 1", ""]) == networks
+
+
+def test_a_host_that_vanishes_before_its_vm_is_configured_may_be_back_for_another_try() -> None:
+    site = Site()
+    at = site.looks.at
+
+    def vanished(endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
+        if len(endpoints) == 1:  # placement asks all of them
+            return [Look(endpoints[0], problem="it does not answer")]
+        return at(endpoints, recent=recent, within_s=within_s)
+
+    site.looks.at = vanished  # type: ignore[method-assign]
+    with pytest.raises(ProvisioningError, match="cannot be seen any more: it does not answer") as caught:
+        site.run(site.event("load"))
+    assert (caught.value.code, caught.value.retryable) == ("host_unavailable", True)
+
+
+def test_a_host_that_its_endpoint_does_not_name_any_more_is_left_for_another_one() -> None:
+    event = Site().event("load")
+    favourite = Site().run(event)["host"]
+    site = Site()
+    at = site.looks.at
+
+    def removed(endpoints: Sequence[str], *, recent: bool = False, within_s: float | None = None) -> list[Look]:
+        if list(endpoints) == [favourite]:  # placement asks all of them
+            return [Look(favourite)]
+        return at(endpoints, recent=recent, within_s=within_s)
+
+    site.looks.at = removed  # type: ignore[method-assign]
+    assert site.run(event)["host"] != favourite
+    assert len(site.claims.held) == 1
 
 
 # --- several machines of one request ---------------------------------------------------------------------------------

@@ -1,28 +1,19 @@
-"""unload, capture, power, node_status, images, place, sweep."""
+"""unload, power, node_status, place, sweep."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from esxprov.errors import Cancelled, HandedOver, ProvisioningError
-from esxprov.handlers import CALLS, capture
+from esxprov.handlers import CALLS
 from esxprov.handlers.sweep import sweep
-from esxprov.model import ClaimState, DiskMode, PowerState
-from tests.unit.world import IMAGE, POOL, Site
-
-NEW = "vmwarelinux-desk12-v0"
-GOLDEN = "[nfs1] golden"
-
-
-def loaded(**pool: Any) -> Site:
-    site = Site(pool=replace(POOL, **pool))
-    site.run(site.event("load"))
-    return site
-
+from esxprov.model import ClaimState, DiskMode, HostKey, Machine, PowerState, Vm
+from esxprov.ports import Look
+from tests.unit.world import IMAGE, POOL, FakeHypervisor, FakePools, Site, loaded
 
 # --- unload ----------------------------------------------------------------------------------------------------------
 
@@ -137,105 +128,96 @@ def test_the_sweep_leaves_running_vms_alone() -> None:
     assert len(site.world.vms) == 1
 
 
-# --- capture ---------------------------------------------------------------------------------------------------------
+def forgotten(site: Site) -> str:
+    """The VM is to be destroyed, and its host is back without it; returns the VM's directory."""
+    (vm,), (claim,) = site.world.vms, site.claims.held
+    site.world.down = {claim.host.endpoint}
+    site.run(site.event("unload"))
+    site.world.down, site.world.vms = set(), []
+    return vm.vmx_path.rpartition("/")[0]
 
 
-def calls_of_one_capture() -> int:
+def test_of_a_vm_that_its_host_has_forgotten_the_directory_is_removed_too() -> None:
+    before = Site().world.paths()
     site = loaded()
-    before = site.world.calls_made
-    site.run(site.event("capture"))
-    return site.world.calls_made - before
+    forgotten(site)
+    assert sweep(site.tools, POOL) == 1
+    assert (site.claims.held, site.world.paths()) == ([], before)
 
 
-def test_a_capture_makes_an_image_that_can_be_loaded() -> None:
+def test_the_directory_of_a_forgotten_vm_stays_if_another_vm_was_made_there() -> None:
     site = loaded()
-    result = site.run(site.event("capture"))
-    assert result["image_path"] == f"{GOLDEN}/{NEW}/{NEW}.vmdk"
-    assert result["size_mb"] >= 1
-    site.run(site.event("load", image={"name": NEW}))
-    assert f"[nfs1] inuse/vclv1-27/{NEW}.vmdk" in site.world.disks
+    directory = forgotten(site)
+    vmx = f"{directory}/vclv1-27.vmx"
+    site.world.files[vmx] = site.world.files[vmx].replace(b"claim=", b"claim=another-")
+    assert sweep(site.tools, POOL) == 1
+    assert vmx in site.world.files
 
 
-@pytest.mark.parametrize(("state", "left"), [("image", 0), ("checkpoint", 1)])
-def test_only_an_imaged_computer_loses_its_vm(state: str, left: int) -> None:
-    site = loaded()
-    site.run(site.event("capture", reservation={"state": state}))
-    assert len(site.world.vms) == left
-
-
-def test_a_linked_vm_is_captured_as_a_whole_disk() -> None:
-    site = loaded(disk=DiskMode.LINKED)
-    site.run(site.event("capture"))
-    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].parent is None
-
-
-def test_a_linked_vm_is_captured_with_the_adapter_of_its_image() -> None:
-    site = Site(pool=replace(POOL, disk=DiskMode.LINKED))
-    path = f"{GOLDEN}/{IMAGE}/{IMAGE}.vmdk"
-    site.world.disks[path] = replace(site.world.disks[path], adapter="buslogic")
-    site.run(site.event("load"))
-    site.run(site.event("capture"))
-    assert site.world.disks[f"{GOLDEN}/{NEW}/{NEW}.vmdk"].adapter == "buslogic"
-
-
-def test_an_image_that_exists_is_never_overwritten() -> None:
-    site = loaded()
-    site.world.golden(NEW)
-    before = site.world.paths()
-    with pytest.raises(ProvisioningError, match="exists already and is not overwritten") as caught:
-        site.run(site.event("capture"))
-    assert caught.value.code == "image_exists"
-    assert site.world.paths() == before
-
-
-def test_a_capture_that_does_not_say_for_which_reservation_changes_nothing() -> None:
-    site = loaded()
-    before = site.world.paths()
-    with pytest.raises(ProvisioningError, match="has no 'reservation' section"):
-        site.run(site.event("capture", reservation=None))
-    assert site.world.paths() == before
-
-
-def test_a_vm_with_two_disks_is_refused() -> None:
+def test_the_directory_of_a_forgotten_vm_stays_if_somebody_has_registered_it_for_himself() -> None:
     site = loaded()
     (vm,) = site.world.vms
-    site.world.vm_disks[vm.moid].append("[nfs1] inuse/vclv1-27/second.vmdk")
-    with pytest.raises(ProvisioningError, match="has 2 disks, an image has exactly one"):
-        site.run(site.event("capture"))
+    forgotten(site)
+    site.world.vms = [replace(vm, annotation="mine now")]
+    assert sweep(site.tools, POOL) == 1
+    assert vm.vmx_path in site.world.files
 
 
-def test_a_computer_without_a_vm_cannot_be_captured() -> None:
-    site = Site()
-    with pytest.raises(ProvisioningError) as caught:
-        site.run(site.event("capture"))
-    assert caught.value.code == "vm_not_found"
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, calls_of_one_capture() + 1))
-def test_killed_at_any_call_the_capture_resumes_with_one_whole_image(number: int, when: str) -> None:
+def test_a_forgotten_vm_whose_datastore_is_away_stays_to_be_destroyed() -> None:
     site = loaded()
-    site.world.die_at = (site.world.calls_made + number, when)
-    site.run_until_done(site.event("capture"))
-    manifest = json.loads(site.world.files[f"{GOLDEN}/{NEW}/{capture.MANIFEST}"])
-    assert manifest["image"] == NEW
-    assert sorted(site.world.directories) == [f"{GOLDEN}/{IMAGE}", f"{GOLDEN}/{NEW}"]
-    assert (site.world.vms, site.claims.held) == ([], [])
+    forgotten(site)
+
+    def is_away(method: str) -> None:
+        if method == "read_file":
+            raise ProvisioningError("vsphere_fault", "esx1 has no datastore 'nfs1'")
+
+    site.world.on_call = is_away
+    assert sweep(site.tools, POOL) == 0
+    assert [claim.state for claim in site.claims.held] == [ClaimState.TO_BE_DESTROYED]
 
 
-@pytest.mark.parametrize("number", range(1, calls_of_one_capture() + 1))
-def test_a_capture_that_failed_leaves_no_image_or_the_whole_one(number: int) -> None:
-    site = loaded()
-    job = site.job(site.event("capture"))
-    site.world.fail_at = site.world.calls_made + number
-    try:
-        capture.capture(job, site.tools)
-    except ProvisioningError:
-        capture.undo(job, site.tools)
-    images = [d for d in site.world.directories if d.startswith(GOLDEN)]
-    assert set(images) <= {f"{GOLDEN}/{IMAGE}", f"{GOLDEN}/{NEW}"}
-    if f"{GOLDEN}/{NEW}" in images:
-        assert f"{GOLDEN}/{NEW}/{NEW}.vmdk" in site.world.disks
+def test_a_load_that_failed_before_its_vm_was_registered_leaves_nothing_on_a_host_that_went_silent() -> None:
+    before = Site().world.paths()
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    job = site.job(site.event("load"))
+
+    def goes_silent(method: str) -> None:
+        if method == "register":
+            site.world.down = {"esx1"}
+
+    site.world.on_call = goes_silent
+    with pytest.raises(ProvisioningError):
+        CALLS["load"].run(job, site.tools)
+    undo = CALLS["load"].undo
+    assert undo is not None
+    undo(job, site.tools)
+    site.world.on_call, site.world.down = (lambda method: None), set()
+    assert sweep(site.tools, site.pool) == 1
+    assert (site.claims.held, site.world.paths()) == ([], before)
+
+
+def test_a_host_that_its_vcenter_has_lost_does_not_hold_up_the_sweep_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(pool=replace(POOL, endpoints=("esx1",)))
+    for number in (1, 2, 3):
+        site.run(site.event("load", computer={"id": number, "name": f"vm{number}"}))
+    hosts = {1: "host-1", 2: "host-1", 3: "host-2"}
+    site.claims.held = [
+        replace(claim, host=HostKey("esx1", hosts[claim.computer_id]), state=ClaimState.TO_BE_DESTROYED)
+        for claim in site.claims.held
+    ]
+    site.world.vms = [replace(vm, host_moid=hosts[int(vm.name[2:])]) for vm in site.world.vms]
+    tried = []
+
+    def power_off(self: FakeHypervisor, vm: Vm) -> None:
+        tried.append(vm.name)
+        if vm.host_moid == "host-1":
+            raise ProvisioningError("host_unavailable", "vCenter has lost its host", host=f"esx1/{vm.host_moid}")
+
+    monkeypatch.setattr(FakeHypervisor, "power_off", power_off)
+    assert sweep(site.tools, site.pool) == 1
+    assert (tried, sorted(vm.name for vm in site.world.vms)) == (["vm1", "vm3"], ["vm1", "vm2"])
 
 
 # --- power and status ------------------------------------------------------------------------------------------------
@@ -281,6 +263,114 @@ def test_power_on_of_a_guest_that_says_nothing_to_dhcpd_is_a_success_all_the_sam
     assert site.run(site.event("power_on")) == {"state": "on"}
 
 
+def after_a_death_in(site: Site, call: str, method: str, when: str = "after") -> dict[str, Any]:
+    """The result of a call whose first service is killed at (the first) `method`."""
+    seen = 0
+
+    def note(called: str) -> None:
+        nonlocal seen
+        if called == method and not seen:
+            seen = site.world.calls_made
+            site.world.die_at = (seen, when)
+
+    site.world.on_call = note
+    result = site.run_until_done(site.event(call))
+    assert seen, f"{call} does not call {method}"
+    return result
+
+
+@pytest.mark.parametrize("method", ["power_on", "nics", "wait"])
+def test_a_power_on_that_was_killed_after_its_effect_still_tells_the_new_address(method: str) -> None:
+    site = loaded()
+    site.run(site.event("power_off"))
+    site.world.now += timedelta(minutes=1)
+    assert after_a_death_in(site, "power_on", method) == {"state": "on", "private_ip": "10.77.1.2"}
+
+
+def test_a_reset_that_was_killed_while_it_waited_is_not_made_again_and_tells_the_address() -> None:
+    site = loaded()
+    site.world.now += timedelta(minutes=1)
+    assert after_a_death_in(site, "power_reset", "wait", "before")["private_ip"] == "10.77.1.2"
+    assert sum(line.startswith("reset(") for line in site.world.log) == 1
+
+
+def powered_off(site: Site, **data: Any) -> tuple[dict[str, Any], int]:
+    """The result of power_off, and how many seconds of the world's time it took."""
+    job = site.job(site.event("power_off", **data))
+    begun = site.world.now
+
+    def pause(seconds: float) -> None:
+        site.world.now += timedelta(seconds=seconds)
+
+    job.pause = pause  # type: ignore[method-assign]  # the world's time, not ours
+    result = CALLS["power_off"].run(job, site.tools)
+    return result, round((site.world.now - begun).total_seconds())
+
+
+def test_the_plug_is_pulled_at_once_unless_patience_was_asked_for() -> None:
+    site = loaded()
+    assert powered_off(site) == ({"state": "off", "how": "hard"}, 0)
+    assert not any(line.startswith("shutdown_guest(") for line in site.world.log)
+
+
+def test_a_guest_that_shuts_down_in_time_needs_no_hard_power_off() -> None:
+    site = loaded()
+    assert powered_off(site, shutdown_s=60)[0] == {"state": "off", "how": "guest"}
+    assert not any(line.startswith("power_off(") for line in site.world.log)
+
+
+def test_a_guest_that_does_not_shut_down_in_time_is_switched_off_hard(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = loaded()
+    monkeypatch.setattr(FakeHypervisor, "shutdown_guest", lambda self, vm: True)
+    assert powered_off(site, shutdown_s=60) == ({"state": "off", "how": "hard"}, 60)
+
+
+def test_a_guest_without_vmware_tools_is_switched_off_hard_at_once() -> None:
+    site = loaded()
+    site.world.deaf_guests = {vm.moid for vm in site.world.vms}
+    assert powered_off(site, shutdown_s=60) == ({"state": "off", "how": "hard"}, 0)
+
+
+def test_the_deadline_leaves_time_to_pull_the_plug_of_a_guest_that_does_not_shut_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = loaded()
+    monkeypatch.setattr(FakeHypervisor, "shutdown_guest", lambda self, vm: True)
+    site.world.now -= timedelta(seconds=1)
+    job = site.job(site.event("power_off", shutdown_s=240))
+    site.world.now += timedelta(seconds=200)
+
+    def pause(seconds: float) -> None:
+        site.world.now += timedelta(seconds=seconds)
+        job.check()
+
+    job.pause = pause  # type: ignore[method-assign]  # the world's time, not ours
+    assert CALLS["power_off"].run(job, site.tools)["how"] == "hard"
+
+
+def test_power_off_of_a_vm_that_is_off_says_so() -> None:
+    site = loaded()
+    powered_off(site)
+    assert powered_off(site, shutdown_s=60) == ({"state": "off", "how": "already"}, 0)
+
+
+@pytest.mark.parametrize(("patience", "method", "how"), [(0, "power_off", "hard"), (60, "shutdown_guest", "guest")])
+def test_a_power_off_that_was_killed_after_its_effect_still_tells_how(patience: int, method: str, how: str) -> None:
+    site = loaded()
+    site.world.on_call = lambda called: (
+        setattr(site.world, "die_at", (site.world.calls_made, "after")) if called == method else None
+    )
+    assert site.run_until_done(site.event("power_off", shutdown_s=patience)) == {"state": "off", "how": how}
+
+
+@pytest.mark.parametrize("patience", [-1, 241, 1.5, "60", True, None])
+def test_a_patience_that_is_none_is_refused(patience: object) -> None:
+    site = loaded()
+    with pytest.raises(ProvisioningError, match="expected a whole number of seconds from 0 to 240"):
+        site.run(site.event("power_off", shutdown_s=patience))
+    assert site.run(site.event("power_status")) == {"state": "on"}
+
+
 @pytest.mark.parametrize("call", ["power_on", "power_reset"])
 def test_a_service_that_ends_while_it_waits_for_an_address_leaves_the_call_to_the_next_one(call: str) -> None:
     site = loaded()
@@ -315,7 +405,18 @@ def test_no_vm_and_cannot_tell_are_kept_apart() -> None:
 
 def test_node_status_of_a_fresh_vm_is_good_on_every_count() -> None:
     site = loaded()
-    assert site.run(site.event("node_status")) == {"present": True, "on_known_host": True, "sized_right": True}
+    assert set(site.run(site.event("node_status")).values()) == {True}
+
+
+@pytest.mark.parametrize(("server", "right"), [(False, True), (True, False)])
+def test_node_status_sees_that_a_server_would_be_linked_to_its_image(server: bool, right: bool) -> None:
+    site = loaded(disk=DiskMode.LINKED)
+    assert site.run(site.event("node_status", reservation={"server": server}))["disk_right"] is right
+
+
+def test_node_status_of_a_server_with_a_disk_of_its_own_is_good() -> None:
+    site = loaded()
+    assert site.run(site.event("node_status", reservation={"server": True}))["disk_right"] is True
 
 
 def test_node_status_sees_that_the_vm_is_too_small_for_the_image() -> None:
@@ -331,36 +432,38 @@ def test_node_status_sees_that_the_vm_is_off_or_gone() -> None:
     assert site.run(site.event("node_status"))["on_known_host"] is False
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("pool", "host"),
+    [({"cluster": "A"}, {"cluster": "B"}), ({}, {"state": "notResponding"}), ({}, {"key": HostKey("esx1", "other")})],
+)
+def test_node_status_sees_that_the_vm_is_on_a_host_that_is_none_of_the_pools_or_does_not_answer(
+    pool: dict[str, Any], host: dict[str, Any]
+) -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.looks.remembered = [
+        replace(look, hosts=tuple(replace(one, **host) for one in look.hosts)) for look in site.looks.at([vm.endpoint])
+    ]
+    site.tools = replace(site.tools, pools=FakePools(replace(POOL, **pool)))
+    told = site.run(site.event("node_status"))
+    assert {fact for fact, is_so in told.items() if not is_so} == {"on_known_host"}
 
 
-def test_an_image_exists_if_its_disk_does() -> None:
-    site = Site()
-    assert site.run(site.event("does_image_exist")) == {"exists": True}
-    assert site.run(site.event("does_image_exist", image={"name": "other"})) == {"exists": False}
+def test_node_status_asks_again_of_a_host_that_was_thought_to_be_silent() -> None:
+    site = loaded()
+    (vm,) = site.world.vms
+    site.looks.remembered = [Look(vm.endpoint, problem="it has been silent for 20 s")]
+    assert site.run(site.event("node_status"))["on_known_host"] is True
 
 
-def test_an_image_is_found_although_a_host_is_silent_but_its_absence_is_not_claimed_then() -> None:
-    site = Site()
-    site.world.down = {"esx1"}
-    assert site.run(site.event("does_image_exist")) == {"exists": True}
-    with pytest.raises(ProvisioningError) as caught:
-        site.run(site.event("does_image_exist", image={"name": "other"}))
-    assert caught.value.code == "host_unavailable"
-
-
-def test_the_size_of_an_image_is_that_of_its_files() -> None:
-    site = Site()
-    assert site.run(site.event("get_image_size")) == {"size_mb": 2049}
-    with pytest.raises(ProvisioningError, match="has no disk"):
-        site.run(site.event("get_image_size", image={"name": "other"}))
-
-
-def test_retrieving_an_image_that_is_there_copies_nothing() -> None:
-    site = Site()
-    assert site.run(site.event("retrieve_image")) == {"copied_mb": 0}
-    with pytest.raises(ProvisioningError, match="has no disk"):
-        site.run(site.event("retrieve_image", image={"name": "other"}))
+def test_what_is_switched_is_written_down_for_the_day_on_which_its_host_forgets_it() -> None:
+    site = loaded()
+    (claim,), (vm,) = site.claims.held, site.world.vms
+    assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=True)
+    powered_off(site)
+    assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=False)
+    site.run(site.event("power_on"))
+    assert site.machines.of(claim.id) == Machine(claim.id, claim.computer_id, vm.vmx_path, is_on=True)
 
 
 # --- place and capacity ----------------------------------------------------------------------------------------------

@@ -378,3 +378,19 @@ def test_every_vm_that_was_seen_is_counted_in_the_end(known: Books, there: list[
 def test_after_the_repairs_the_sums_are_those_of_the_claims(known: Books, sums: dict[HostKey, tuple[int, int]]) -> None:
     repaired = {**sums, **{repair.host: repair.claimed for repair in plan(replace(known, sums=sums), []).repairs}}
     assert {host: sum_ for host, sum_ in repaired.items() if sum_ != (0, 0)} == known.sums
+
+
+# --- hosts that come back -------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_on_a_host_that_comes_back_is_neither_lost_nor_freed() -> None:
+    lost = held(ClaimState.LOST, age_s=LOST_GRACE_S)
+    for known in (held(), lost, abandoned()):
+        assert plan(books(known), seen(), MISSED, coming={KEY}) == Plan()
+    assert plan(books(held()), seen(), MISSED, coming={HOSTS[1]}).corrections != ()
+
+
+def test_a_vm_that_is_back_is_known_again_though_others_are_still_to_come() -> None:
+    lost = held(ClaimState.LOST)
+    (correction,) = plan(books(lost), seen(VM), coming={KEY}).corrections
+    assert correction.after == replace(lost.claim, state=ClaimState.RUNNING)

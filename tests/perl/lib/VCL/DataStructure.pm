@@ -31,7 +31,7 @@ SELECT request.id AS request_id, request.forimaging AS request_forimaging, lasts
   vmhost_profile_virtualswitch0, vmprofile.virtualswitch1 AS vmhost_profile_virtualswitch1, vmprofile.virtualswitch2 AS
   vmhost_profile_virtualswitch2, vmprofile.virtualswitch3 AS vmhost_profile_virtualswitch3, vmprofile.eth0generated AS
   vmhost_profile_eth0generated, vmprofile.eth1generated AS vmhost_profile_eth1generated, managementnode.hostname AS
-  management_node_hostname
+  management_node_hostname, serverrequest.id AS server_request_id
 FROM reservation
   JOIN request ON request.id = reservation.requestid
   JOIN state requeststate ON requeststate.id = request.stateid
@@ -43,6 +43,7 @@ FROM reservation
   JOIN imagerevision ON imagerevision.id = reservation.imagerevisionid
   JOIN OS ON OS.id = image.OSid
   JOIN managementnode ON managementnode.id = reservation.managementnodeid
+  LEFT JOIN serverrequest ON serverrequest.requestid = request.id
   LEFT JOIN vmhost ON vmhost.id = computer.vmhostid
   LEFT JOIN vmprofile ON vmprofile.id = vmhost.vmprofileid
 SQL

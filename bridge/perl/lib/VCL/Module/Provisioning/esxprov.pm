@@ -84,7 +84,9 @@ sub node_status {
 		my $status = $self->SUPER::node_status();
 		return 'RELOAD' if !defined($status) || $status !~ /^(?:READY|POST_LOAD)/i;
 		my $result = $self->_ask('node_status');
-		for my $fact (qw(present on_known_host sized_right)) {
+		# A service older than this module does not tell the last.
+		$result->{disk_right} = 1 if !exists($result->{disk_right});
+		for my $fact (qw(present on_known_host sized_right disk_right)) {
 			next if $result->{$fact};
 			notify($ERRORS{'OK'}, 0, "VM of " . $self->data->get_computer_short_name() . " is not $fact, returning 'RELOAD'");
 			return 'RELOAD';

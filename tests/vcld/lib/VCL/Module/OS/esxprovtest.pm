@@ -60,7 +60,13 @@ sub execute {
 	return (0, [defined($command) && $command =~ /uname/ ? 'Linux esxprovtest' : '']);
 }
 
-sub is_ssh_responding            { my ($self) = @_; return $self->_remembered->{up} ? 1 : 0 }
+# A guest that was removed has no address; whoever removed it could not tell the file here.
+sub is_ssh_responding {
+	my ($self) = @_;
+	my ($row) = database_select('SELECT privateIPaddress FROM computer WHERE id = ' . $self->data->get_computer_id());
+	return $row->{privateIPaddress} && $self->_remembered->{up} ? 1 : 0;
+}
+
 sub get_current_imagerevision_id { my ($self) = @_; return $self->_remembered->{revision} }
 sub get_tainted_status           { my ($self) = @_; return $self->_remembered->{tainted} }
 sub set_tainted_status           { my ($self) = @_; return $self->_remember(tainted => 1) }

@@ -37,6 +37,7 @@ our %TIMING = (
 	backoff  => 30,     # the longest pause between two attempts
 	wanted   => 5,      # between two looks whether the user still wants it
 	info     => 180,    # a loadlog row at least so often: cluster parents give up after 30 min without one
+	percent  => 60,     # between two rows of a step that tells how far it is
 	farewell => 30,     # for the reply to a cancel
 );
 
@@ -265,13 +266,32 @@ sub _read {
 	return finished_data($message) if $phase eq 'finished';
 	return if $phase ne 'progressed';
 
-	my ($loadstate, $text) = @{$message->{data}}{qw(loadstate message)};
-	$state->{message} = $text if defined($text);
-	return if !defined($loadstate);
-	$loadstate = 'info' if !$LOADSTATES{$loadstate};
-	$self->_row($state, $loadstate, $text) if $loadstate ne $state->{loadstate};
-	$state->{loadstate} = $loadstate;
+	my ($loadstate, $text, $percent) = @{$message->{data}}{qw(loadstate message percent)};
+	my $is_further = $self->_hear($state, $text, $percent);
+	if (defined($loadstate)) {
+		$loadstate = 'info' if !$LOADSTATES{$loadstate};
+		my $is_new = $loadstate ne $state->{loadstate};
+		$state->{loadstate} = $loadstate;
+		return $self->_row($state, $loadstate, $state->{message}) if $is_new;
+	}
+	$self->_row($state, 'info', $state->{message}) if $is_further;
 	return;
+}
+
+# Takes in what a note says. True if that is worth a row of its own: another quarter of a long step is done, or some of
+# it and the last row is some time ago.
+sub _hear {
+	my ($self, $state, $text, $percent) = @_;
+	return 0 if !defined($text);
+	@$state{qw(about percent quarter)} = ($text, undef, 0) if !defined($state->{about}) || $state->{about} ne $text;
+	my $is_more = defined($percent) && $percent =~ /\A\d{1,3}\z/ && (!defined($state->{percent}) || $percent > $state->{percent});
+	$state->{percent} = $percent if $is_more;
+	$state->{message} = $text . (defined($state->{percent}) ? ", $state->{percent} %" : '');
+	return 0 if !$is_more;
+	my $quarter    = int($percent / 25);
+	my $is_quarter = $quarter > $state->{quarter};
+	$state->{quarter} = $quarter;
+	return $is_quarter || _now() >= $state->{row_at} - $TIMING{info} + $TIMING{percent};
 }
 
 sub _row {

@@ -115,6 +115,7 @@ sub reservation_data {
 			reservation_id => _whole(scalar($d->get_reservation_id(0))),
 			state          => _text(scalar($d->get_request_state_name(0))),
 			cluster        => [map { _whole($_) } $d->get_reservation_ids()],
+			server         => _flag(scalar($d->get_server_request_id(0))),
 		},
 		computer => {
 			id          => _whole(scalar($d->get_computer_id(0))),
@@ -150,7 +151,7 @@ sub reservation_data {
 			repository_path => _text(scalar($d->get_vmhost_profile_repository_path(0))),
 			disk            => _text(scalar($d->get_vmhost_profile_vmdisk(0))),
 			networks        => \@networks,
-			generated_macs  => [map { $_ ? JSON::PP::true() : JSON::PP::false() }
+			generated_macs  => [map { _flag($_) }
 				scalar($d->get_vmhost_profile_eth0generated(0)), scalar($d->get_vmhost_profile_eth1generated(0))],
 		};
 	}
@@ -352,6 +353,8 @@ sub _text {
 	utf8::decode($text) if !utf8::is_utf8($text);
 	return $text;
 }
+
+sub _flag { my ($value) = @_; return $value ? JSON::PP::true() : JSON::PP::false() }
 
 sub _whole { my ($value) = @_; return defined($value) && $value =~ /\A\d{1,15}\z/ ? int($value) : 0 }
 

@@ -1,0 +1,1 @@
+"""What lies beside an image's disk in the golden library. Pure: bytes in, facts out."""
