@@ -15,10 +15,11 @@ from esxprov.errors import ConfigurationError, DependencyUnavailable
 CHECKS = ("database.login", "database.schema", "database.rights", "database.mode", *vcl.CHECKS)
 """In the order they are looked at."""
 
-_READ = (
+READ = (
     "OS",
     "OSinstalltype",
     "blockComputers",
+    "blockRequest",
     "blockTimes",
     "computer",
     "image",
@@ -35,7 +36,10 @@ _READ = (
     "vmhost",
     "vmprofile",
 )
-"""VCL's tables that are read; none is written."""
+"""VCL's tables that are read."""
+
+WRITTEN = {"computer": ("UPDATE", "privateIPaddress")}
+"""VCL's tables that are written, with the verb and the column."""
 
 _VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
@@ -75,10 +79,12 @@ def _rights(patient: Patient) -> Iterator[Finding]:
     database = patient.database
     columns = database.single(_columns)
     refused: dict[str, list[str]] = {}
-    wanted = [(table, "SELECT") for table in _READ] + [(table, verb) for table in columns for verb in _VERBS]
-    for table, verb in wanted:
+    wanted = [(table, "SELECT", "") for table in READ]
+    wanted += [(table, verb, column) for table, (verb, column) in WRITTEN.items()]
+    wanted += [(table, verb, column) for table, column in columns.items() for verb in _VERBS]
+    for table, verb, column in wanted:
         try:
-            database.run(partial(_try, sql=_statement(table, verb, columns.get(table, ""))))
+            database.run(partial(_try, sql=_statement(table, verb, column)))
         except DependencyUnavailable as error:
             if "denied" not in str(error):
                 yield wrong("database.rights", str(error), "")
@@ -87,10 +93,11 @@ def _rights(patient: Patient) -> Iterator[Finding]:
     whom = database.single(partial(_one, sql="SELECT CURRENT_USER() AS me"))["me"]
     user, _, host = whom.rpartition("@")
     for verb, tables in refused.items():
-        cure = f"GRANT {verb} ON {database.config.name}.* TO '{user}'@'{host}';   # in mariadb, as its administrator"
+        where = f"{database.config.name}.{tables[0] if len(tables) == 1 else '*'}"
+        cure = f"GRANT {verb} ON {where} TO '{user}'@'{host}';   # in mariadb, as its administrator"
         yield wrong("database.rights", f"user {whom} may not {verb} in {', '.join(tables)}", cure)
     if not refused:
-        yield ok("database.rights", f"user {whom} may do all that is done to {len(_READ) + len(columns)} tables")
+        yield ok("database.rights", f"user {whom} may do all that is done to {len(READ) + len(columns)} tables")
 
 
 def _statement(table: str, verb: str, column: str) -> str:

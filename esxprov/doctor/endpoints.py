@@ -147,13 +147,14 @@ def _library(name: str, endpoint: Hypervisor, pool: Pool, paths: Layout, health:
         yield wrong(f"{name}.golden", refused.message, cure)
         return
     yield ok(f"{name}.licence", f"it lets us write{f' ({health.licence})' if health.licence else ''}")
-    golden = f"[{paths.image_datastore}] {paths.golden}"
+    golden = paths.library
     entries = endpoint.list_directory(golden)
     if entries is None:
         cure = f"make the directory {golden} and put images there, or correct golden in [pool {pool.name}]"
         yield wrong(f"{name}.golden", f"there is no directory {golden}", cure)
     else:
-        yield ok(f"{name}.golden", f"{golden} holds {sum(entry.is_directory for entry in entries)} image(s); writable")
+        images = [entry for entry in entries if entry.is_directory and not entry.name.startswith(".")]
+        yield ok(f"{name}.golden", f"{golden} holds {len(images)} image(s)")
 
 
 def _refused(endpoint: Hypervisor, scratch: str) -> ProvisioningError | None:
