@@ -69,8 +69,8 @@ def _mode(patient: Patient) -> Finding:
     row = patient.database.single(partial(_one, sql="SELECT @@GLOBAL.sql_mode AS mode"))
     strict = [word for word in row["mode"].split(",") if word.startswith("STRICT_")]
     if not strict:
-        return ok("database.mode", "the SQL mode is not strict, as VCL's web front end wants it")
-    text = f"the SQL mode has {strict[0]}: VCL's web front end cannot make reservations with it (vcld and we can)"
+        return ok("database.mode", "the SQL mode is not strict, as VCL wants it")
+    text = f"the SQL mode has {strict[0]}, with which some statements of VCL fail (none of ours)"
     return warn("database.mode", text, "sql_mode = NO_ENGINE_SUBSTITUTION in MariaDB's [mysqld] section")
 
 
