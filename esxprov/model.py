@@ -227,6 +227,19 @@ class EndpointConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """An endpoint itself. `licence` is its name, "" if our user may not see it; `clock_ahead_s` how far its clock is
+    before ours; `not_after` the end of its certificate, None if that is pinned and so its date means nothing.
+    """
+
+    version: str
+    build: str
+    licence: str
+    clock_ahead_s: float
+    not_after: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class HostKey:
     """Identity of a host.
 

@@ -19,6 +19,7 @@ from esxprov.model import (
     Datastore,
     DiskInfo,
     FileEntry,
+    Health,
     Host,
     HostKey,
     ImageWork,
@@ -160,6 +161,9 @@ class Hypervisor(Protocol):
 
     def write_file(self, path: str, content: bytes) -> None:
         """Write a small file whole."""
+
+    def health(self) -> Health:
+        """What the endpoint says of itself. One login; changes nothing."""
 
 
 class Hypervisors(Protocol):

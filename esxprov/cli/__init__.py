@@ -10,7 +10,21 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, images, install, leases, pages, placement, running, vcl, world
+from esxprov.cli import (
+    calls,
+    claims,
+    dead,
+    doctor,
+    events,
+    images,
+    install,
+    leases,
+    pages,
+    placement,
+    running,
+    vcl,
+    world,
+)
 from esxprov.cli.setup import Commands, Setup
 
 __all__ = ["commands", "main"]
@@ -38,6 +52,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
     The first day:          esxprov install --dry-run
                             esxprov check-config
                             esxprov db upgrade
+                            esxprov doctor
                             esxprov hosts
                             esxprov serve
     A reservation hangs:    esxprov events list --reservation ID
@@ -52,6 +67,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
 for command in (
     running.serve,
     running.check_config,
+    doctor.doctor,
     running.db,
     vcl.vcl,
     events.events,

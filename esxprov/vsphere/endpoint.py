@@ -15,6 +15,7 @@ from esxprov.model import (
     DiskInfo,
     EndpointConfig,
     FileEntry,
+    Health,
     Host,
     HostKey,
     Nic,
@@ -22,7 +23,7 @@ from esxprov.model import (
     Vm,
 )
 from esxprov.ports import Look
-from esxprov.vsphere import disks, faults, files, inventory, tasks, vms
+from esxprov.vsphere import disks, faults, files, health, inventory, tasks, vms
 from esxprov.vsphere.folder import Folder
 from esxprov.vsphere.inventory import Objects, Survey
 from esxprov.vsphere.paths import DatastorePath
@@ -179,6 +180,10 @@ class Endpoint:
         where = DatastorePath.parse(path)
         with self._trying(f"write {where}"):
             self._folder.put(where, self._places.of(where.datastore), content)
+
+    def health(self) -> Health:
+        with self._trying("log in"):
+            return health.of(self._session)
 
     def close(self) -> None:
         """Log out. Any thread."""

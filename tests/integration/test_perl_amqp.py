@@ -475,7 +475,7 @@ def test_tls_with_a_certificate_for_another_host_is_refused_at_once(
 def test_tls_with_an_expired_certificate_is_refused_at_once(
     shim: Shim, wires: list[Wire], trusted: Certificates
 ) -> None:
-    encrypted(shim, wires, trusted, trusted.server("expired", expired=True))
+    encrypted(shim, wires, trusted, trusted.server("expired", days=-1))
     assert "certificate verify failed" in shim.ask("load", LOAD).error
     assert wires[0].accepted == 1
 

@@ -124,6 +124,25 @@ def test_a_ca_file_that_is_not_there_is_named(rig: Rig, tmp_path: Path) -> None:
     assert "gone.pem" in error.message
 
 
+def test_health_tells_the_version_the_clock_and_until_when_the_certificate_is_good(rig: Rig) -> None:
+    rig.server.set_clock(-120)
+    with rig.connected() as endpoint:
+        health = endpoint.health()
+    rig.server.set_clock(0)
+    assert (health.version, health.not_after is not None) == ("6.5.0", True)
+    assert -125 < health.clock_ahead_s < -115
+    with rig.connected(ca_file=None, thumbprint=fingerprint(rig.certificate)) as endpoint:
+        assert endpoint.health().not_after is None
+
+
+def test_to_an_endpoint_that_is_not_to_be_trusted_no_password_is_sent(rig: Rig) -> None:
+    before = rig.server.calls().get("Login", 0)
+    with rig.connected(thumbprint="00" * 32) as endpoint, pytest.raises(ProvisioningError) as raised:
+        endpoint.health()
+    assert raised.value.detail["fault"] == "FingerprintMismatch"
+    assert rig.server.calls().get("Login", 0) == before
+
+
 # --- silence ---------------------------------------------------------------------------------------------------------
 
 

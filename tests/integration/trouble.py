@@ -206,7 +206,7 @@ def a_troubled_bed(directory: Path) -> Iterator[Trouble]:
         urls = {
             "gone": f"https://127.0.0.1:{closed}/sdk",
             "stranger": bed.endpoints["esx1"].url,
-            "expired": _host(bed, ends, "expired", certificates.server("expired", expired=True)),
+            "expired": _host(bed, ends, "expired", certificates.server("expired", days=-1)),
             "full": _host(bed, ends, "full", certificates.server("full"), store="small", capacity_mb=50),
         }
         wrong = bed.directory / "secrets" / "endpoint-stranger"

@@ -50,11 +50,11 @@ class Certificates:
         self.ca = directory / f"{name}.pem"
         self._key = directory / f"{name}.key"
         subject = ("-extensions", "authority", "-subj", f"/CN={name} of the test bed")
-        self._openssl("req", "-x509", *self._key_to(self._key), *subject, "-days", 2, "-out", self.ca)
+        self._openssl("req", "-x509", *self._key_to(self._key), *subject, "-days", 90, "-out", self.ca)
 
-    def server(self, name: str = "server", *more: str, expired: bool = False) -> ServerCertificate:
+    def server(self, name: str = "server", *more: str, days: int = 90) -> ServerCertificate:
         """For loopback, and for further addresses or host names."""
-        return self.issue(name, names=_alternatives(*_LOOPBACK, *more), days=-1 if expired else 2)
+        return self.issue(name, names=_alternatives(*_LOOPBACK, *more), days=days)
 
     def for_other_host(self, host: str = "other.example.org") -> ServerCertificate:
         """Valid, but not for loopback."""

@@ -253,12 +253,18 @@ class VSphere:
         state: str | None = None,
         maintenance: bool | None = None,
         memory_mb: int | None = None,
+        networks: Sequence[str] | None = None,
+        datastores: Sequence[str] | None = None,
     ) -> None:
-        """Change a host as seen through the API. `state`: connected, disconnected, notResponding."""
+        """Change a host as seen through the API. `state`: connected, disconnected, notResponding. `networks` and
+        `datastores` are those of the server that it has from now on.
+        """
         order: dict[str, Any] = {"name": name}
         order |= {"state": state} if state is not None else {}
         order |= {"maintenance": maintenance} if maintenance is not None else {}
         order |= {"memory_mb": memory_mb} if memory_mb is not None else {}
+        order |= {"networks": list(networks)} if networks is not None else {}
+        order |= {"datastores": list(datastores)} if datastores is not None else {}
         self._control("POST", "hosts", order)
 
     def reboot_host(self, name: str, *, stateless: bool = False) -> None:
@@ -284,6 +290,10 @@ class VSphere:
         """Change the account's password: later logins with the old one fail; see `expire_sessions`."""
         self._control("POST", "account", {"password": password})
         self.password = password
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Let the server's clock, as it tells it, be before (or, below 0, behind) the real time."""
+        self._control("POST", "clock", {"ahead_s": ahead_s})
 
     def set_question(
         self, vm: str, text: str, choices: Sequence[str], *, message: str = "msg.test", at_power_on: bool = False

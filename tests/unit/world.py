@@ -29,6 +29,7 @@ from esxprov.model import (
     DiskInfo,
     Extent,
     FileEntry,
+    Health,
     Host,
     HostKey,
     ImageWork,
@@ -462,6 +463,10 @@ class FakeHypervisor:
     def write_file(self, path: str, content: bytes) -> None:
         self._answer()
         self.world.files[path] = content
+
+    def health(self) -> Health:
+        self._answer()
+        return Health("8.0.0", "1", "", 0.0, None)
 
 
 def _extents(path: str, capacity_mb: int, kind: str = "flat") -> tuple[Extent, ...]:

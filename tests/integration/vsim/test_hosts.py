@@ -100,3 +100,28 @@ def test_hosts_lend_their_hardware_virtualisation_as_they_were_told(start: Calla
     assert client.host("h1").capability.nestedHVSupported
     assert not client.host("h2").capability.nestedHVSupported
     assert Client(start("esx1", nested=True)).host("esx1").capability.nestedHVSupported
+
+
+def test_a_clock_is_told_as_it_was_set(esx: Client) -> None:
+    def ahead_s() -> float:
+        told = vim.ServiceInstance("ServiceInstance", esx.stub).CurrentTime()
+        return float((told - datetime.now(UTC)).total_seconds())
+
+    assert abs(ahead_s()) < 5
+    esx.server.set_clock(90)
+    assert 85 < ahead_s() < 95
+    esx.server.set_clock(-90)
+    assert -95 < ahead_s() < -85
+
+
+def test_a_host_loses_a_network_and_a_datastore_that_others_keep(vcenter: Client) -> None:
+    def has(name: str) -> tuple[set[str], set[str]]:
+        host = vcenter.host(name)
+        return {network.name for network in host.network}, {store.name for store in host.datastore}
+
+    before = has("h1")
+    assert before[0] >= {"Private", "Public"}
+    vcenter.server.set_host("h1", networks=["Private"], datastores=[])
+    assert (has("h1"), has("h2")) == (({"Private"}, set()), before)
+    vcenter.server.set_host("h1", networks=["Private", "Public"], datastores=["nfs1"])
+    assert has("h1") == ({"Private", "Public"}, {"nfs1"})

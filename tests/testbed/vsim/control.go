@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -20,6 +21,14 @@ type hostOrder struct {
 	Reboot      bool   `json:"reboot"`
 	Stateless   bool   `json:"stateless"` // with reboot: it forgets its VMs
 	Readd       bool   `json:"readd"`
+	// What it has of the server's, by name; absent: as it is.
+	Networks   []string `json:"networks"`
+	Datastores []string `json:"datastores"`
+}
+
+// clockOrder sets the server's clock, as CurrentTime tells it, before or behind the real time.
+type clockOrder struct {
+	AheadS float64 `json:"ahead_s"`
 }
 
 // guestOrder is what VMware Tools in a guest say of its network cards (addresses by MAC), and whether they run at all.
@@ -75,6 +84,15 @@ func (s *server) control() http.Handler {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.service.Listen = &url.URL{User: url.UserPassword(s.user, order.Password)}
+			answer(w, "changed")
+		}
+	})
+	mux.HandleFunc("/ctl/clock", func(w http.ResponseWriter, r *http.Request) {
+		var order clockOrder
+		if decoded(w, r, &order) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.ahead = time.Duration(order.AheadS * float64(time.Second))
 			answer(w, "changed")
 		}
 	})
@@ -173,6 +191,12 @@ func (s *server) orderHost(w http.ResponseWriter, order hostOrder) {
 		}
 		if order.Maintenance != nil {
 			setMaintenance(host, *order.Maintenance)
+		}
+		if order.Networks != nil {
+			update(host, change{Name: "network", Val: s.networksNamed(order.Networks)})
+		}
+		if order.Datastores != nil {
+			update(host, change{Name: "datastore", Val: s.storesNamed(order.Datastores)})
 		}
 		if order.MemoryMB > 0 {
 			update(host,

@@ -151,6 +151,13 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, method *simulat
 	if !isTask && strings.HasSuffix(method.Name, "_Task") && simulatorMethod(method).IsValid() {
 		prepare, isTask = func(types.AnyType) (*job, *refusal) { return f.simulatorJob(method), nil }, true
 	}
+	if method.Name == "CurrentTime" {
+		f.mu.Lock()
+		now := time.Now().Add(f.ahead).UTC()
+		f.mu.Unlock()
+		writeReply(w, method.Name, "<returnval>"+now.Format(time.RFC3339Nano)+"</returnval>")
+		return
+	}
 	if filter, ok := method.Body.(*types.CreateFilter); ok {
 		f.createFilter(w, r, filter)
 		return

@@ -100,3 +100,32 @@ func (s *server) discover(known *simulator.VirtualMachine, folder ref, host *sim
 	}
 	return nil
 }
+
+func (s *server) networksNamed(names []string) []ref {
+	found := []ref{}
+	for _, entity := range simulator.Map.All("Network") {
+		if network, ok := entity.(*mo.Network); ok && contains(names, network.Name) {
+			found = append(found, network.Self)
+		}
+	}
+	return found
+}
+
+func (s *server) storesNamed(names []string) []ref {
+	found := []ref{}
+	for _, st := range s.storeList {
+		if contains(names, st.name) {
+			found = append(found, st.object.Self)
+		}
+	}
+	return found
+}
+
+func contains(names []string, wanted string) bool {
+	for _, name := range names {
+		if name == wanted {
+			return true
+		}
+	}
+	return false
+}

@@ -68,6 +68,7 @@ type server struct {
 	toAsk   map[string]questionOrder                // what the VM of that name asks when it is switched on
 	open    map[types.ManagedObjectReference]*open
 	asked   int // questions so far
+	ahead   time.Duration
 }
 
 func main() {
