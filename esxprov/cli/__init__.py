@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from esxprov.cli import calls, claims, dead, events, images, install, leases, placement, running, world
+from esxprov.cli import calls, claims, dead, events, images, install, leases, placement, running, slots, world
 from esxprov.cli.install import shared_file
 from esxprov.cli.setup import Commands, Setup
 
@@ -44,6 +44,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
                             esxprov events show EVENT
     No host takes a VM:     esxprov place --image NAME --explain
     How many still fit:     esxprov capacity
+    VCL's computer rows:    esxprov slots plan
     A datastore is full:    esxprov images orphans
     """
     context.obj = Setup(conf, overrides, verbose=verbose)
@@ -64,6 +65,7 @@ for command in (
     images.images,
     placement.placement,
     leases.leases,
+    slots.slots,
     install.sample_config,
     install.unit_file,
     install.vcl_rows,
