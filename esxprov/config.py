@@ -12,13 +12,15 @@ import socket
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 from bridge.parameters import BrokerParameters
 from esxprov.database import DatabaseConfig
 from esxprov.errors import ConfigurationError
-from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool, Recover
+from esxprov.model import ClusterAffinity, DiskMode, EndpointConfig, Pool, Recover, SlotRules
 from esxprov.settings import Schema, Settings, Value, hidden
+from esxprov.slots import names
 
 DEFAULT_PATH = Path("/etc/vcl/esxprov.conf")
 VCLD_CONF = Path("/etc/vcl/vcld.conf")
@@ -159,8 +161,11 @@ _SCHEMA = Schema(
                 "recover",
             }
         ),
+        "slots": frozenset(
+            {"names", "macs", "most", "groups", "host_groups", "pool_host", "schedule", "owner", "procspeed", "network"}
+        ),
     },
-    named=("endpoint", "pool"),
+    named=("endpoint", "pool", "slots"),
 )
 
 
@@ -180,6 +185,10 @@ def load(
     endpoints = {name: _endpoint(reader, section, name) for section, name in reader.named("endpoint")}
     pools = {name: _pool(reader, section, name, endpoints) for section, name in reader.named("pool")}
     _refuse_shared_profiles(reader.path, pools)
+    for section, name in reader.named("slots"):
+        if name not in pools:
+            raise reader.wrong(section, "names", f"is of a pool that there is not: write a section [pool {name}]")
+    _refuse_shared_macs(reader.path, pools)
     found = Config(
         path=reader.path,
         service=_service(reader),
@@ -416,7 +425,77 @@ def _pool(reader: Settings, section: str, name: str, endpoints: Mapping[str, End
         cluster_affinity=ClusterAffinity(reader.choice(section, "cluster_affinity", "none", tuple(ClusterAffinity))),
         image_hosts=_image_hosts(reader, section),
         recover=Recover(reader.choice(section, "recover", "power-on", tuple(Recover))),
+        slots=_slots(reader, f"slots {name}", name) if f"slots {name}" in reader.values else None,
     )
+
+
+_USUAL_SLOTS = SlotRules("", 0)
+
+
+def _slots(reader: Settings, section: str, pool: str) -> SlotRules:
+    most = reader.number(section, "most", 500, int, 1, 10_000)
+    rules = SlotRules(
+        names=reader.text(section, "names").lower(),
+        first_mac=_mac(reader, section),
+        most=most,
+        groups=_listed(reader, section, "groups", _USUAL_SLOTS.groups),
+        host_groups=_listed(reader, section, "host_groups", _USUAL_SLOTS.host_groups),
+        pool_host=(reader.optional(section, "pool_host") or "").lower(),
+        schedule=reader.text(section, "schedule", _USUAL_SLOTS.schedule),
+        owner=reader.text(section, "owner", _USUAL_SLOTS.owner),
+        procspeed=reader.number(section, "procspeed", _USUAL_SLOTS.procspeed, int, 500, 10_000),
+        network=int(reader.choice(section, "network", str(_USUAL_SLOTS.network), ("10", "100", "1000", "10000"))),
+    )
+    wrong = names.wrong_pattern(rules.names, most)
+    if wrong:
+        raise reader.wrong(section, "names", f"is {rules.names!r}: {wrong}")
+    if not rules.pool_host:
+        rules = replace(rules, pool_host=f"esxprov-{pool.lower()}.{rules.names.partition('.')[2]}")
+    wrong = names.wrong_hostname(rules.pool_host)
+    if wrong:
+        raise reader.wrong(section, "pool_host", f"is {rules.pool_host!r}: {wrong}; set it to another name")
+    if rules.first_mac + 2 * most - 1 > names.LAST_MAC:
+        raise reader.wrong(
+            section,
+            "macs",
+            f"and most = {most} reach over {names.mac(names.LAST_MAC)}, the last address for static use: begin lower",
+        )
+    return rules
+
+
+def _mac(reader: Settings, section: str) -> int:
+    value = reader.text(section, "macs").lower().replace("-", ":")
+    if re.match(r"([0-9a-f]{2}:){5}[0-9a-f]{2}\Z", value):
+        number = int(value.replace(":", ""), 16)
+        if names.FIRST_MAC <= number <= names.LAST_MAC:
+            return number
+    span = f"{names.mac(names.FIRST_MAC)} to {names.mac(names.LAST_MAC)}"
+    raise reader.wrong(
+        section,
+        "macs",
+        f"is {value!r}, expected the first MAC address, from {span} (what VMware leaves for static use)",
+    )
+
+
+def _listed(reader: Settings, section: str, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    value = reader.optional(section, key)
+    if value is None:
+        return default
+    return tuple(dict.fromkeys(filter(None, map(str.strip, value.split(",")))))
+
+
+def _refuse_shared_macs(path: Path, pools: Mapping[str, Pool]) -> None:
+    spans = sorted(
+        (pool.slots.first_mac, pool.slots.first_mac + 2 * pool.slots.most - 1, pool.name)
+        for pool in pools.values()
+        if pool.slots
+    )
+    for (_, last, one), (first, _, other) in pairwise(spans):
+        if first <= last:
+            raise ConfigurationError(
+                f"{path}: [slots {one}] has the MAC addresses up to {names.mac(last)}, [slots {other}] begins at "
+                f"{names.mac(first)}: give each pool a range of its own"
+            )
 
 
 def _image_hosts(reader: Settings, section: str) -> tuple[tuple[str, tuple[str, ...]], ...]:

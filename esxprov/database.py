@@ -103,6 +103,21 @@ def together(cursor: Cursor, statements: Sequence[Statement]) -> list[Answer]:
     return answers
 
 
+_HELD = {1205, 3572}
+"""Of a statement with NOWAIT, where another transaction holds a row (MariaDB, MySQL)."""
+
+
+def has_locked(cursor: Cursor, sql: str, values: Sequence[Any]) -> bool:
+    """Whether a SELECT ... FOR UPDATE NOWAIT has locked its rows; false if another transaction holds one of them."""
+    try:
+        cursor.execute(sql, values)
+    except pymysql.err.Error as error:
+        if error.args and error.args[0] in _HELD:
+            return False
+        raise
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseConfig:
     """Where VCL's database is. `unix_socket` wins over host and port; `ca_file` switches on verified TLS."""

@@ -174,12 +174,33 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotRules:
+    """How a pool's computer rows are made, as `[slots POOL]` says.
+
+    `names` has one run of `#`, which stands for the slot's number; the MACs of slot 1 are `first_mac` (a number) and
+    the next one, and so on; `most` is the highest number. `groups` are VCL's computer groups for slots, `host_groups`
+    those for hypervisors. `owner` is a unityid, or unityid@affiliation.
+    """
+
+    names: str
+    first_mac: int
+    most: int = 500
+    groups: tuple[str, ...] = ("All VM Computers", "newvmimages")
+    host_groups: tuple[str, ...] = ("allComputers",)
+    pool_host: str = ""
+    schedule: str = "VCL 24x7"
+    owner: str = "admin"
+    procspeed: int = 10_000
+    network: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Hosts that are interchangeable for one VCL profile, as esxprov.conf describes them.
 
     `golden` and `inuse` are the directories of images and of VMs on the profile's datastore. The ratios say how much
     more than the hardware may be promised; `reserved_ram_mb` is kept for the hypervisor itself on every host. What
-    follows it is for placement; see placement.snapshot.Rules.
+    follows it is for placement; see placement.snapshot.Rules. `slots` is None if its computer rows are made by hand.
     """
 
     name: str
@@ -199,6 +220,7 @@ class Pool:
     cluster_affinity: ClusterAffinity = ClusterAffinity.NONE
     image_hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     recover: Recover = Recover.POWER_ON
+    slots: SlotRules | None = None
 
     def has(self, host: Host) -> bool:
         """Whether a host is one of the pool's."""

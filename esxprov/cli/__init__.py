@@ -22,6 +22,7 @@ from esxprov.cli import (
     pages,
     placement,
     running,
+    slots,
     vcl,
     world,
 )
@@ -59,6 +60,7 @@ def commands(context: click.Context, conf: Path | None, overrides: tuple[str, ..
                             esxprov events show EVENT
     No host takes a VM:     esxprov place --image NAME --explain
     How many still fit:     esxprov capacity
+    VCL's computer rows:    esxprov slots plan
     A datastore is full:    esxprov images orphans
     """
     context.obj = Setup(conf, overrides, verbose=verbose)
@@ -83,6 +85,7 @@ for command in (
     leases.leases,
     install.install,
     install.uninstall,
+    slots.slots,
     install.sample_config,
     install.unit_file,
     install.vcl_rows,

@@ -44,22 +44,30 @@ class MariaDb(Server):
             f"CREATE USER {user}@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON vcl.* TO {user}@'%';" for user in USERS
         )
         self.execute(f"CREATE DATABASE vcl; {' '.join(users)}", database="")
+        self._fill("vcl")
+
+    def begin_anew(self, database: str = "vcl") -> None:
+        """A database with VCL's tables as they are on the first day, whatever was in it."""
+        self.execute(f"DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database}", database="")
+        self._fill(database)
+
+    def _fill(self, database: str) -> None:
         source = os.environ.get("VCL_SRC")
         for file in [Path(source) / "mysql/vcl.sql"] if source else [_SCHEMA / "vcl.sql", _SCHEMA / "seed.sql"]:
-            self.execute(file.read_text(encoding="utf-8"))
+            self.execute(file.read_text(encoding="utf-8"), database)
 
     def execute(self, sql: str, database: str = "vcl") -> None:
         """Run a script as the administrator. TestbedError with the server's message if a statement fails."""
         # By stdin: the client's own `source` goes on after an error and ends well.
         run(["mariadb", "--no-defaults", "-uroot", f"--socket={self.socket}", database], text=sql)
 
-    def connect(self, user: str = "vcl") -> pymysql.connections.Connection[DictCursor]:
+    def connect(self, user: str = "vcl", database: str = "vcl") -> pymysql.connections.Connection[DictCursor]:
         """A connection in autocommit."""
         return pymysql.connect(
             unix_socket=str(self.socket),
             user=user,
             password=PASSWORD,
-            database="vcl",
+            database=database,
             autocommit=True,
             cursorclass=DictCursor,
         )

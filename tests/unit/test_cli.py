@@ -213,7 +213,7 @@ def test_what_a_program_would_read_has_json() -> None:
             "replay", "call", "dead list", "dead show", "hosts", "hosts recover", "place", "capacity",
             "placement simulate", "claims list", "claims reconcile", "placement replay-decision", "leases show",
             "leases watch", "leases check", "images list", "images show", "images verify", "images orphans",
-            "doctor",
+            "doctor", "slots plan", "slots sync", "slots prune", "slots adopt", "slots status",
         )
     }  # fmt: skip
 

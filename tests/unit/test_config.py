@@ -7,7 +7,8 @@ import pytest
 from esxprov import config
 from esxprov.config import LeaseFileConfig, load_publisher
 from esxprov.errors import ConfigurationError
-from esxprov.model import ClusterAffinity, DiskMode
+from esxprov.install import shipped
+from esxprov.model import ClusterAffinity, DiskMode, SlotRules
 
 
 @pytest.fixture
@@ -326,7 +327,7 @@ def test_every_key_that_may_be_set_is_among_the_settings_in_effect(conf: Path) -
     token.chmod(0o600)
     conf.write_text(
         conf.read_text() + f"[http]\nlisten = 127.0.0.1:8787\ntoken_file = {token}\n[cli]\nurl = amqp://c@127.0.0.1/\n"
-        f"password_file = {token}\n[publisher]\nurl = amqp://p@127.0.0.1/\npassword_file = {token}\n"
+        f"password_file = {token}\n[publisher]\nurl = amqp://p@127.0.0.1/\npassword_file = {token}\n{SLOTS}"
     )
     found = load(conf)
     shown = {(one.section.partition(" ")[0], one.key) for one in found.effective}
@@ -339,3 +340,73 @@ def test_a_database_host_is_meant_though_vcld_uses_a_socket(conf: Path) -> None:
     vcld = conf.parent / "vcld.conf"
     vcld.write_text("server=localhost;mysql_socket=/run/db.sock\n")
     assert config.load({}, path=conf, vcld_conf=vcld).database.unix_socket is None
+
+
+# --- [slots POOL] ----------------------------------------------------------------------------------------------------
+
+SLOTS = "\n[slots main]\nnames = VM###.vcl.example.org\nmacs = 00-50-56-01-00-00\n"
+
+
+def with_slots(path: Path, more: str = "", text: str = SLOTS) -> Path:
+    path.write_text(path.read_text() + text + more)
+    return path
+
+
+def test_the_slots_of_a_pool_need_names_and_a_first_mac_address(conf: Path) -> None:
+    assert load(conf).pools["main"].slots is None
+    rules = load(with_slots(conf, "groups = A, b, A\n")).pools["main"].slots
+    assert rules is not None
+    assert (rules.names, rules.first_mac, rules.most) == ("vm###.vcl.example.org", 0x005056010000, 500)
+    assert rules.pool_host == "esxprov-main.vcl.example.org"
+    assert (rules.groups, rules.host_groups) == (("A", "b"), ("allComputers",))
+    assert (rules.schedule, rules.owner, rules.procspeed, rules.network) == ("VCL 24x7", "admin", 10000, 10000)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("most = 1000", r"names is 'vm###.vcl.example.org': ### has no room for number 1000"),
+        ("most = 0", r"most is '0', expected a whole number from 1 to 10000"),
+        ("procspeed = 20000", r"procspeed is '20000', expected a whole number from 500 to 10000"),
+        ("network = 2500", r"network is '2500', expected 10 or 100 or 1000 or 10000"),
+        ("pool_host = pool", r"pool_host is 'pool': 'pool' has no domain.*; set it to another name"),
+        ("every = 5", r"\[slots main\] has no key 'every'"),
+    ],
+)
+def test_settings_of_slots_that_cannot_be_are_refused(conf: Path, more: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        load(with_slots(conf, more))
+
+
+@pytest.mark.parametrize("macs", ["00:50:56:40:00:00", "00:0c:29:00:00:00", "00:50:56:01:00", "rubbish"])
+def test_a_first_mac_address_that_vmware_does_not_leave_for_static_use_is_refused(conf: Path, macs: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"macs is '{macs}', expected the first MAC address, from 00:50"):
+        load(with_slots(conf), f"slots main.macs={macs}")
+
+
+def test_the_last_mac_address_of_the_slots_must_be_for_static_use_too(conf: Path) -> None:
+    with_slots(conf)
+    load(conf, "slots main.macs=00:50:56:3f:fc:18")
+    with pytest.raises(ConfigurationError, match=r"macs and most = 500 reach over 00:50:56:3f:ff:ff"):
+        load(conf, "slots main.macs=00:50:56:3f:fc:19")
+
+
+def test_slots_of_a_pool_that_there_is_not_are_refused(conf: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[slots mian\] names is of a pool that there is not"):
+        load(with_slots(conf, text=SLOTS.replace("main", "mian")))
+
+
+def test_slots_of_two_pools_must_not_share_mac_addresses(conf: Path) -> None:
+    more = "[pool two]\nendpoints = esx1\nprofile = racks\n[slots two]\nnames = x###.example.org\nmacs = "
+    with pytest.raises(ConfigurationError, match=r"\[slots main\] has the MAC addresses up to 00:50:56:01:03:e7"):
+        load(with_slots(conf, more + "00:50:56:01:03:e7\n"))
+    load(edit(conf, "macs = 00:50:56:01:03:e7", "macs = 00:50:56:01:03:e8"))
+
+
+def test_the_sample_of_slots_is_one_that_works(conf: Path) -> None:
+    sample = shipped.text("esxprov.conf").partition("# [slots main]\n")[2]
+    keys = [line.removeprefix("# ") for line in sample.splitlines() if " = " in line]
+    given = load(with_slots(conf, text="\n[slots main]\n" + "\n".join(keys))).pools["main"].slots
+    usual = load(edit(conf, "\n".join(keys[2:]), "")).pools["main"].slots
+    assert given == usual
+    assert len(keys) == len(SlotRules.__dataclass_fields__)

@@ -97,6 +97,15 @@ INSERT INTO resourcemap (resourcegroupid1, resourcetypeid1, resourcegroupid2, re
 INSERT INTO resource (id, resourcetypeid, subid) VALUES (1, 15, 1), (2, 13, 1);
 INSERT INTO resourcegroupmembers (resourceid, resourcegroupid) VALUES (1, 4);
 
+-- Who may use what: admins, at VCL/admin. Group 9 has no privilege of its own.
+INSERT INTO privnode (id, parent, name) VALUES (1, 1, 'Root'), (3, 1, 'VCL'), (4, 3, 'admin');
+INSERT INTO userprivtype (name) VALUES ('block'), ('cascade'), ('nodeAdmin'), ('imageAdmin'), ('imageCheckOut');
+INSERT INTO userpriv (usergroupid, privnodeid, userprivtypeid)
+  SELECT 3, 3, t.id FROM userprivtype t WHERE t.name IN ('cascade', 'imageAdmin', 'imageCheckOut');
+INSERT INTO resourcepriv (resourcegroupid, privnodeid, type) VALUES
+  (1, 4, 'available'), (2, 4, 'available'), (4, 4, 'available'), (5, 4, 'available'), (10, 4, 'available'),
+  (11, 4, 'available');
+
 INSERT INTO computerloadstate (loadstatename, prettyname, est) VALUES
   ('statuscheck', 'looking at the computer', 10), ('doesimageexists', 'looking for the image', 4),
   ('copyfrompartnerMN', 'fetching the image', NULL), ('startload', 'preparing', 6), ('transfervm', 'copying the disk', 255),

@@ -1,5 +1,5 @@
 -- The part of VCL's database that provisioning can touch: the names, types, defaults, keys and references that
--- VCL 2.5 documents and its programs rely on, without what only the web front end needs (privileges, themes, mail texts).
+-- VCL 2.5 documents and its programs rely on, without what only the web front end needs (themes, mail texts).
 -- With VCL_SRC set, the test bed loads VCL's own mysql/vcl.sql instead. Valid in strict and non-strict SQL mode: zero
 -- dates are real values in VCL. References go in circles (computer, vmhost), hence:
 SET FOREIGN_KEY_CHECKS = 0;
@@ -309,6 +309,31 @@ CREATE TABLE resourcemap (
   FOREIGN KEY (resourcetypeid1) REFERENCES resourcetype (id) ON UPDATE CASCADE,
   FOREIGN KEY (resourcegroupid2) REFERENCES resourcegroup (id) ON DELETE CASCADE ON UPDATE CASCADE,
   FOREIGN KEY (resourcetypeid2) REFERENCES resourcetype (id) ON UPDATE CASCADE);
+
+CREATE TABLE privnode (
+  id MEDIUMINT UNSIGNED AUTO_INCREMENT PRIMARY KEY,
+  parent MEDIUMINT UNSIGNED NOT NULL DEFAULT 0, name VARCHAR(50) NOT NULL DEFAULT '', UNIQUE (parent, name));
+
+CREATE TABLE userprivtype (
+  id TINYINT UNSIGNED AUTO_INCREMENT PRIMARY KEY,
+  name VARCHAR(50) NOT NULL DEFAULT '', UNIQUE (name));
+
+CREATE TABLE userpriv (
+  id MEDIUMINT UNSIGNED AUTO_INCREMENT PRIMARY KEY,
+  userid MEDIUMINT UNSIGNED, usergroupid SMALLINT UNSIGNED, privnodeid MEDIUMINT UNSIGNED NOT NULL,
+  userprivtypeid TINYINT UNSIGNED NOT NULL,
+  FOREIGN KEY (userid) REFERENCES user (id) ON DELETE CASCADE ON UPDATE CASCADE,
+  FOREIGN KEY (usergroupid) REFERENCES usergroup (id) ON DELETE CASCADE ON UPDATE CASCADE,
+  FOREIGN KEY (privnodeid) REFERENCES privnode (id) ON DELETE CASCADE ON UPDATE CASCADE,
+  FOREIGN KEY (userprivtypeid) REFERENCES userprivtype (id) ON UPDATE CASCADE);
+
+CREATE TABLE resourcepriv (
+  id MEDIUMINT UNSIGNED AUTO_INCREMENT PRIMARY KEY,
+  resourcegroupid SMALLINT UNSIGNED NOT NULL, privnodeid MEDIUMINT UNSIGNED NOT NULL,
+  type ENUM('block', 'cascade', 'available', 'administer', 'manageGroup', 'manageMapping') NOT NULL,
+  UNIQUE (resourcegroupid, privnodeid, type),
+  FOREIGN KEY (resourcegroupid) REFERENCES resourcegroup (id) ON DELETE CASCADE ON UPDATE CASCADE,
+  FOREIGN KEY (privnodeid) REFERENCES privnode (id) ON DELETE CASCADE ON UPDATE CASCADE);
 
 CREATE TABLE nathost (
   id SMALLINT UNSIGNED AUTO_INCREMENT PRIMARY KEY,
