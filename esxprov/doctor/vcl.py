@@ -62,7 +62,7 @@ def _rows(row: dict[str, Any]) -> Finding:
         missing = "the row of provisioningOSinstalltype for esxprov and vmware"
     if missing:
         text = f"VCL does not know the module: {missing} is missing"
-        return wrong("vcl.rows", text, "esxprov vcl-rows | mariadb vcl")
+        return wrong("vcl.rows", text, "esxprov vcl register")
     return ok("vcl.rows", "VCL knows the module")
 
 

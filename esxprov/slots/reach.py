@@ -45,9 +45,7 @@ def warnings(cursor: Cursor, pool: Pool, shape: Shape, words: Words) -> Iterator
 def _no_install_type(cursor: Cursor, ours: _Ours) -> Iterator[Obstacle]:
     cursor.execute("SELECT 1 FROM provisioningOSinstalltype WHERE provisioningid = %s LIMIT 1", (ours.words.esxprov,))
     if not rows(cursor):
-        yield Obstacle(
-            "VCL has no OS install type for esxprov: run 'esxprov vcl-rows' and give its output to VCL's database", True
-        )
+        yield Obstacle("VCL has no OS install type for esxprov: run 'esxprov vcl register'", True)
 
 
 def _unmapped_images(cursor: Cursor, ours: _Ours) -> Iterator[Obstacle]:

@@ -111,7 +111,7 @@ def words(cursor: Cursor, pool: Pool) -> Words:
     (found,) = rows(cursor)
     section = f"[slots {pool.name}]"
     cures = {
-        "esxprov": "no provisioning engine esxprov: run 'esxprov vcl-rows' and give its output to VCL's database",
+        "esxprov": "no provisioning engine esxprov: run 'esxprov vcl register'",
         "module": "no module predictive_level_2: it comes with VCL, see its table module",
         "schedule": f"no schedule {rules.schedule!r}: make it on the web page, or name another in {section} schedule",
         "owner": f"no user {rules.owner!r}: name another in {section} owner",

@@ -212,15 +212,16 @@ def old_tables(bed: Bed) -> Iterator[None]:
 
 @contextmanager
 def module_row(bed: Bed) -> Iterator[None]:
-    """Mended by the command that the doctor prescribes, but for its pipe."""
+    """Mended by the command that the doctor prescribes."""
     bed.rows().execute(
         "DELETE x FROM provisioningOSinstalltype x JOIN provisioning p ON p.id = x.provisioningid "
         "WHERE p.name = 'esxprov'"
     )
     yield
-    program, *arguments = shlex.split(examined(bed).cure("vcl.rows").partition(" | ")[0])
+    program, *arguments = shlex.split(examined(bed).cure("vcl.rows"))
     assert program == "esxprov"
-    bed.mariadb.execute(bed.esxprov(*arguments).stdout)
+    done = bed.esxprov(*arguments)
+    assert done.returncode == 0, done.stderr
 
 
 @contextmanager
@@ -401,7 +402,7 @@ CASES = {
         "GRANT DELETE ON vcl.* TO 'esxprov'@'%'",
         lambda bed: sql(bed, "REVOKE DELETE ON vcl.* FROM esxprov@'%'", "GRANT DELETE ON vcl.* TO esxprov@'%'"),
     ),
-    "a row of the module": Case(WRONG, "vcl.rows", "esxprov vcl-rows", module_row),
+    "a row of the module": Case(WRONG, "vcl.rows", "esxprov vcl register", module_row),
     "no such profile": Case(
         WRONG,
         "vcl.profile",
