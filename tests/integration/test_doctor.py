@@ -328,9 +328,6 @@ class Case:
     harm: Break | None = None
     settings: tuple[str, ...] = field(default=())
 
-    def __str__(self) -> str:
-        return self.check
-
 
 WRONG, WARN = "wrong", "warn"
 VCLD = rf"^vcl\.reply\.{NODE}\."
