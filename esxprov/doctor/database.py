@@ -36,10 +36,10 @@ READ = (
     "vmhost",
     "vmprofile",
 )
-"""VCL's tables that are read."""
+"""VCL's tables that the service reads."""
 
 WRITTEN = {"computer": ("UPDATE", "privateIPaddress")}
-"""VCL's tables that are written, with the verb and the column."""
+"""VCL's tables that the service writes, with the verb and the column."""
 
 _VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
