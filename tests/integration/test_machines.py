@@ -155,7 +155,7 @@ def test_an_address_is_written_and_taken_from_whom_had_it(mariadb: MariaDb, data
     profile = rows.profile("addresses", "nfs1")
     vmhost = rows.hypervisor("addresses-esx1.vcl.test", 8192, 4, profile)
     mine, other, elsewhere = (
-        rows.computer(f"address{n}.vcl.test", vmhost, module, f"00:50:56:0a:0{n}:01", f"00:50:56:0a:0{n}:02")
+        rows.computer(f"address{n}.vcl.test", vmhost, module, f"00:50:56:0b:0{n}:01", f"00:50:56:0b:0{n}:02")
         for n in (1, 2, 3)
     )
     rows.execute("UPDATE computer SET privateIPaddress = '10.77.3.3' WHERE id IN (%s, %s)", other, elsewhere)
