@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,6 +27,13 @@ def _mac(_: click.Context, __: click.Parameter, value: str | None) -> str | None
     if value and found is None:
         raise click.BadParameter(f"{value!r} is not a MAC address like 00:50:56:01:00:1b")
     return found
+
+
+def _nodes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.match(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z", value):
+            raise click.BadParameter(f"{value!r} is not the short host name of a management node, like mn1")
+    return values
 
 
 of_mac = click.option("--mac", callback=_mac, help="Only this MAC address.")
@@ -106,7 +114,9 @@ def watch(setup: Setup, mac: str | None, file: Path | None, kind: str | None, as
 
 
 @leases.command()
-@click.option("--node", "nodes", multiple=True, help="Only for this management node; may be given again.")
+@click.option(
+    "--node", "nodes", multiple=True, callback=_nodes, help="Only for this management node; may be given again."
+)
 @setup
 def publish(setup: Setup, nodes: tuple[str, ...]) -> None:
     """Tell services elsewhere of fresh leases here.

@@ -413,3 +413,10 @@ def test_a_simulation_on_no_host_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert f"{tmp_path}/h.csv has no host below its header" in result.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("node", ["#", "mn1.example.org", ""])
+def test_leases_are_published_to_nodes_by_their_short_names_only(node: str) -> None:
+    result = esxprov("leases", "publish", "--node", node)
+    assert result.exit_code == 2
+    assert "is not the short host name of a management node" in result.stderr
